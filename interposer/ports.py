@@ -1,0 +1,222 @@
+"""The sockets of the wall: what enforcement asks of the world, and what the world must promise.
+
+Every implementation of a port passes that port's suite under `tests/contract/`. Enforcement (floor 3) knows these
+classes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from .model import (
+    Approval,
+    Caller,
+    Decision,
+    Facts,
+    Intent,
+    Invocation,
+    Json,
+    JsonObject,
+    Masked,
+    Obligations,
+    Outcome,
+    Principal,
+    Progress,
+    Question,
+    Rate,
+    Record,
+    Skill,
+)
+
+
+class Secret:
+    """A credential on its way from `Secrets` to an `Upstream`; shows nothing of itself."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Secret is not copied or serialised")
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Wall clock, seconds since 1970: for display and for the record."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back and count while the machine sleeps: for deadlines."""
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, caller: Caller) -> Principal:
+        """The principal behind a caller, judged anew at every call. Raises `Unauthenticated`; never guesses."""
+
+
+class PolicyInformationPoint(Protocol):
+    """What policy may know beyond the call, and the counters behind `rate`."""
+
+    def facts(self, session: str) -> Facts:
+        """The session's labels and counters, and the time."""
+
+    def count(self, session: str) -> None:
+        """One more call of this session."""
+
+    def label(self, session: str, labels: frozenset[str]) -> None:
+        """Put labels on a session; they stay until it ends."""
+
+    def admit(self, principal: Principal, rates: Sequence[Rate]) -> float:
+        """0.0 and one unit taken from each rate, or the seconds until all of them have room (nothing taken)."""
+
+    def forget(self, session: str) -> None:
+        """The session is over."""
+
+
+class PolicyDecisionPoint(Protocol):
+    """Total and pure: the same input gives the same decision; any exception counts as deny."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy in force."""
+
+    def decide(self, principal: Principal, skill: Skill, arguments: JsonObject, session: str, facts: Facts) -> Decision:
+        """What the policy says of this call."""
+
+    def offers(self, principal: Principal, skill: Skill) -> bool:
+        """Whether any call of this skill by this principal could be allowed or asked for."""
+
+    def obligations(self, skill_id: str) -> Obligations:
+        """The obligations on a skill, for what is masked outside of a call (definitions, notifications)."""
+
+
+class ApprovalChannel(Protocol):
+    async def announce(self, question: Question) -> None:
+        """Tell humans that a question is open, or how it ended. Holds no state; may fail, and the question stands."""
+
+
+class RecordStore(Protocol):
+    """The durable record. One writer per store; a second one is refused at `open`."""
+
+    async def append(self, record: Record) -> int:
+        """Chain the record and return its sequence number, only when it is on disk. Raises `RecordFault`."""
+
+    async def open_question(self, question: Question, record: Record) -> Question:
+        """In one transaction: the open or granted question of the same digest if there is one (nothing is written),
+        else store this one and chain the record."""
+
+    async def question(self, id: str) -> Question | None:
+        """The question as it stands."""
+
+    async def questions(self, *, unanswered: bool = True) -> list[Question]:
+        """The open questions, oldest first; or all of them, newest first, at most 1,000."""
+
+    async def revise(self, id: str, revise: Callable[[Question], tuple[Question, Sequence[Record]]]) -> Question:
+        """In one transaction: read the question, put the one that `revise` returns in its place, chain its records.
+        `revise` runs on the writer's thread, is pure, and may raise: then nothing is written and the exception comes
+        back. Raises `KeyError` for an unknown id."""
+
+    async def consume(self, id: str, digest: str, now: float, record: Record) -> bool:
+        """In one transaction: granted, unexpired and of this digest becomes consumed, and the record is chained.
+        True for exactly one caller, ever."""
+
+    async def close_question(self, id: str, record: Record) -> bool:
+        """In one transaction: open or granted becomes what the record's kind says (expired, withdrawn). False when it
+        had ended already."""
+
+    async def unfinished(self) -> list[Record]:
+        """Intents without an outcome, oldest first."""
+
+    def healthy(self) -> bool:
+        """Whether the file written to is still the file in place (device, inode, links): asked before each forward."""
+
+    async def aclose(self) -> None:
+        """Everything appended is on disk and the store is released."""
+
+
+class Secrets(Protocol):
+    async def reveal(self, name: str) -> Secret:
+        """The credential of an upstream as it is now. Raises `ConfigurationError` when it cannot be had."""
+
+
+class Upstream(Protocol):
+    """A service that offers skills. "The tool failed" is an `Outcome`, never an exception."""
+
+    name: str
+
+    async def skills(self) -> list[JsonObject]:
+        """The tool definitions as the upstream gives them now, all pages. Raises `UpstreamFault`."""
+
+    async def call(self, intent: Intent, on_progress: Callable[[Progress], None] | None) -> Outcome:
+        """Make the call, once. Cancelled: the upstream is told, and the outcome is `InDoubt` if bytes were sent.
+        Never retries after the first byte."""
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call this when the upstream says that its skills changed, or when it was started anew."""
+
+    async def aclose(self) -> None:
+        """No process, connection or task of this upstream is left."""
+
+
+class Masker(Protocol):
+    def mask(self, value: Json, profiles: frozenset[str]) -> Masked:
+        """The value with every finding replaced, in strings, keys and numbers. Raises `MaskFault`; never returns
+        what it could not read."""
+
+    def guard(self, secret: Secret) -> None:
+        """From now on, find this credential in its usual encodings whatever the profiles."""
+
+    def relax(self, schema: JsonObject) -> JsonObject:
+        """The schema that masked values of the given schema satisfy."""
+
+
+class Receiver(Protocol):
+    """A conversation, as its transport sees it. Called on the event loop's thread; never blocks."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes, cut anywhere."""
+
+    def ended(self) -> None:
+        """The peer will send no more."""
+
+    def drained(self) -> None:
+        """The peer reads again: what it was sent has left."""
+
+
+class Connection(Protocol):
+    """One peer, as its conversation sees it."""
+
+    caller: Caller
+
+    def send(self, frame: bytes) -> None:
+        """Queue one frame, newline included. Nothing is sent after `close`, and nothing is raised."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes queued that the peer has not taken."""
+
+    def pause(self) -> None:
+        """Read no more from the peer until `resume`."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def close(self) -> None:
+        """Send what is queued, then hang up."""
+
+
+class Transport(Protocol):
+    async def serve(self, accept: Callable[[Connection], Receiver], ready: Callable[[str], None]) -> None:
+        """Accept peers until cancelled (or, on stdio, until the peer has ended). `ready` is given the address."""
+
+
+Approve = Callable[[Invocation, Decision], Awaitable[Approval]]
