@@ -29,7 +29,9 @@ def _number(lexeme: str) -> float | Decimal:
     value = float(lexeme)
     if isinf(value):
         raise ValueError("number out of range")
-    return value if repr(value) == lexeme else Decimal(lexeme)
+    if repr(value) == lexeme or _encoder.encode(value) == lexeme.encode():
+        return value
+    return Decimal(lexeme)
 
 
 _decoder = msgspec.json.Decoder(float_hook=_number)

@@ -326,6 +326,7 @@ class Kind(StrEnum):
     CONSUMED = "consumed"
     QUESTION_WITHDRAWN = "question_withdrawn"
     ALARM = "alarm"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,16 @@ class Secrets(Protocol):
         """The credential of an upstream as it is now. Raises `ConfigurationError` when it cannot be had."""
 
 
+class Pins(Protocol):
+    """The definitions that operators agreed to, by upstream. Survives restarts; writes are atomic."""
+
+    def load(self, upstream: str) -> dict[str, JsonObject] | None:
+        """Tool name -> pinned definition; None when this upstream was never pinned."""
+
+    def save(self, upstream: str, definitions: dict[str, JsonObject]) -> None:
+        """These are the pins from now on."""
+
+
 class Upstream(Protocol):
     """A service that offers skills. "The tool failed" is an `Outcome`, never an exception."""
 

@@ -1,0 +1,132 @@
+"""The adapter against the broker itself, as processes: allowed, masked, denied, asked; over stdio and over the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_interposer import InterposerToolkit
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("interposer") is None, reason="needs the broker: pip install -e . at the repository's root"
+)
+
+AGENT = Path(__file__).resolve().parents[3] / "examples" / "langchain_agent" / "agent.py"
+BROKER = [sys.executable, "-m", "interposer"]
+POLICY = """\
+version: 1
+rules:
+  - {id: reads, effect: allow, skills: [shop.echo, shop.fails, shop.crm.get_customer]}
+  - {id: no-sql, effect: deny, skills: [shop.db.query], message: SQL is not for agents.}
+  - id: lead
+    effect: ask
+    skills: [shop.big]
+    approval: {approvers: {groups: [leads]}, expires: 5m}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, command: list[str]) -> Path:
+    """A broker in front of the scripted service. The one uid is both agent and operator: this is no boundary."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    me = f"uid: {os.getuid()}"
+    file = tmp_path / "interposer.yaml"
+    file.write_text(
+        f"version: 1\npolicy: policy.yaml\nstate: {json.dumps(str(tmp_path / 'state'))}\n"
+        f"upstreams: {{shop: {{command: {json.dumps(command)}}}}}\n"
+        f"callers: [{{{me}, subject: alice}}]\n"
+        f"operators: [{{{me}, subject: bob, groups: [leads]}}]\n"
+        "approvals: {hold: 200ms}\n"
+    )
+    return file
+
+
+@pytest.fixture
+def serving(config: Path, tmp_path: Path) -> Iterator[Path]:
+    """The broker as a daemon; its agents' socket."""
+    line = [*BROKER, "serve", "--config", str(config)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for told in process.stdout:
+            said.append(told)
+            if told.strip() == "ready":
+                break
+        else:
+            pytest.fail("".join(said))
+        rest = threading.Thread(target=process.stdout.read)
+        rest.start()
+        yield tmp_path / "state" / "broker.sock"
+        process.terminate()
+        process.wait(10)
+        rest.join()
+
+
+def tool_call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"type": "tool_call", "id": "call-1", "name": name, "args": arguments}
+
+
+async def test_tools_of_a_spawned_broker(config: Path, log: Callable[[], list[str]]) -> None:
+    """Allowed is answered and masked, denied is said to the model, and what may not be called is not on offer."""
+    mail = "someone" + "@" + "example.org"
+    async with InterposerToolkit.from_command([*BROKER, "stdio", "--config", str(config)]) as toolkit:
+        tools = {tool.name: tool for tool in await toolkit.aget_tools()}
+        allowed = await tools["echo"].ainvoke(tool_call("echo", to=mail))
+        failed = await asyncio.to_thread(tools["fails"].invoke, tool_call("fails"))
+        pending = await tools["big"].ainvoke(tool_call("big", size=3))
+    assert "db_query" not in tools
+    assert allowed.status == "success"
+    assert mail not in allowed.text
+    assert "[REDACTED:" in allowed.text
+    assert (failed.status, failed.text) == ("error", "the ledger is closed")
+    assert pending.artifact["status"] == "pending_approval"
+    assert pending.artifact["pending"]["approval_id"] in pending.text
+    assert "call big" not in log()
+
+
+async def test_call_waits_over_the_socket_for_its_approval(
+    serving: Path, config: Path, log: Callable[[], list[str]]
+) -> None:
+    """A patient call gets its ticket, an operator approves that, and the call is executed exactly once."""
+    async with InterposerToolkit.from_socket(serving, wait_for_approval_s=30) as toolkit:
+        tools = {tool.name: tool for tool in await toolkit.aget_tools()}
+        waiting = asyncio.ensure_future(tools["big"].ainvoke({"size": 3}))
+        question = await asyncio.to_thread(_first_question, config)
+        await asyncio.to_thread(_approvals, config, "approve", question)
+        async with asyncio.timeout(30):
+            assert await waiting == "xxx"
+    assert log().count("call big") == 1
+
+
+@pytest.mark.parametrize("way", [[], ["--async"]])
+def test_example_agent_reaches_its_conclusion(way: list[str], serving: Path) -> None:
+    """The example runs against a broker whose skills it does not know, and says so by its exit."""
+    line = [sys.executable, str(AGENT), *way, "--socket", str(serving)]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=env, timeout=60)
+    assert "agent:" in done.stdout, done.stderr
+
+
+def _first_question(config: Path) -> str:
+    for _ in range(200):
+        listed = json.loads(_approvals(config, "list", "--json"))
+        questions = listed if isinstance(listed, list) else listed.get("approvals", [])
+        if questions:
+            return str(questions[0]["id"])
+        threading.Event().wait(0.05)
+    raise AssertionError("nobody asked")
+
+
+def _approvals(config: Path, *words: str) -> str:
+    line = [*BROKER, "approvals", *words[:1], "--config", str(config), *words[1:]]
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout

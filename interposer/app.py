@@ -1,0 +1,429 @@
+"""Assembly: the only file that names concrete classes. Nothing is decided here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets as randomness
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from . import __version__, config
+from .admin import Administration, AdminSession
+from .broker import Broker
+from .callers import Callers
+from .catalogue import Catalogue
+from .channels.terminal import TerminalChannel
+from .clock import SystemClock
+from .config import Config, UpstreamConfig, duration_s
+from .desk import OPERATOR, Desk, DeskLimits
+from .errors import ConfigurationError, InterposerError
+from .facts import MemoryFacts
+from .journal import Journal
+from .masking.engine import Engine
+from .model import Caller, JsonObject, Kind, Principal
+from .pages import Pages
+from .pins import FilePins
+from .ports import Connection, Receiver, Secrets, Transport
+from .recovery import recover
+from .secrets.sources import SourceSecrets
+from .session import House, Limits, Session
+from .standing import StandingPolicy
+from .state import State, claim
+from .transports.link import Limits as LinkLimits
+from .transports.sockets import TcpSocket, UnixSocket
+from .transports.stdio import Stdio
+from .upstreams.mcp_stdio import McpStdio
+from .upstreams.server import Command, Credential
+from .upstreams.server import Limits as UpstreamLimits
+from .wire.mcp import ServerFace
+
+log = logging.getLogger("interposer")
+T = TypeVar("T")
+DRAIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a broker is started with: a configuration, or a command line in its place."""
+
+    config: Config
+    base: Path
+    """What relative paths in the configuration are relative to."""
+    policy: str
+    """A path, or `builtin:starter`."""
+    home: Path
+    upstreams: dict[str, UpstreamConfig] = field(default_factory=dict)
+
+
+def settings(config_file: str | None, policy: str | None, command: list[str]) -> Settings:
+    """Raises `ConfigurationError`."""
+    path = None if command else config.find(config_file)
+    found = config.load(path) if path else Config(version=1)
+    base = path.parent if path else Path.cwd()
+    standing = policy or (found.policy if found.policy == config.STARTER else str(base / found.policy))
+    home = base / found.state if found.state else config.home()
+    upstreams = {_name(command): UpstreamConfig(command=command)} if command else dict(found.upstreams)
+    return Settings(found, base, standing, home, upstreams)
+
+
+def _name(command: list[str]) -> str:
+    """A name for the upstream of a bare command: the last word of it that says what it is."""
+    for word in command:
+        stem = word.rsplit("/", 1)[-1].removesuffix(".py").removesuffix(".js")
+        if stem and not stem.startswith("-") and stem not in {"npx", "uvx", "python", "python3", "node", "env"}:
+            kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-")
+            return kept[:32] if kept and kept[0].isalpha() else f"u{kept[:31]}"
+    return "upstream"
+
+
+def run(serve: Callable[[Settings], Awaitable[int]], chosen: Settings) -> int:
+    """Run on uvloop where it is there; returns the exit code. Raises `ConfigurationError`."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="interposer: %(message)s")
+    try:
+        return anyio.run(serve, chosen, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
+    except BaseExceptionGroup as several:
+        raise _first(several) from several
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group wrapped: the operator's own mistake if there is one, else the first fault."""
+    ours = several.subgroup(ConfigurationError)
+    found: BaseException = ours if ours is not None else several
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+async def serve_stdio(chosen: Settings) -> int:
+    """One agent on standard input and output; ends with it."""
+    wire = Stdio(limits=_link_limits(chosen))
+    wire.take()
+    async with _broker(chosen, several=True) as standing:
+        await standing.serve(wire)
+    return 0
+
+
+async def serve_daemon(chosen: Settings) -> int:
+    """Unix socket and TCP, until a signal. Prints one line per listener, then `ready`."""
+    async with _broker(chosen, several=False) as standing:
+        await standing.daemon()
+    return 0
+
+
+@asynccontextmanager
+async def _broker(chosen: Settings, *, several: bool) -> AsyncIterator[_Standing]:
+    state = claim(chosen.home, several=several)
+    try:
+        standing = _Standing(chosen, state)
+        async with anyio.create_task_group() as tasks:
+            await standing.open(tasks)
+            try:
+                yield standing
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await standing.close()
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await state.store.aclose()
+
+
+class _Standing:
+    """A broker that stands: its parts, its conversations, and how it ends."""
+
+    _tasks: TaskGroup
+
+    def __init__(self, chosen: Settings, state: State) -> None:
+        """Raises `ConfigurationError`: a broker that cannot keep its promises does not start."""
+        self._chosen = chosen
+        self._state = state
+        self._clock = SystemClock()
+        self._masker = Engine(monotonic=self._clock.monotonic)
+        self._policy = StandingPolicy(chosen.policy, self._policy_changed)
+        self._secrets = SourceSecrets(_sources(chosen))
+        self._facts = MemoryFacts(self._clock)
+        self._journal = Journal(state.store, self._clock)
+        self._upstreams = [self._upstream(name, found) for name, found in chosen.upstreams.items()]
+        commands = {name: found.command for name, found in chosen.upstreams.items()}
+        self._catalogue = Catalogue(
+            self._upstreams,
+            pins=FilePins(chosen.home / "pins", commands),
+            masker=self._masker,
+            policy=lambda: self._policy.current,
+            clock=self._clock,
+            new_id=_new_id,
+        )
+        approvals = chosen.config.approvals
+        self._desk = Desk(
+            state.store,
+            self._clock,
+            [TerminalChannel(lambda line: print(line, file=sys.stderr, flush=True))],
+            _new_id,
+            DeskLimits(approvals.pending_per_session, approvals.pending),
+            masker=self._masker,
+        )
+        callers = Callers(
+            [person.model_dump() for person in chosen.config.callers], unmapped=chosen.config.unmapped_callers
+        )
+        broker = Broker(
+            authenticator=callers,
+            catalogue=self._catalogue,
+            policy=lambda: self._policy.current,
+            facts=self._facts,
+            desk=self._desk,
+            journal=self._journal,
+            masker=self._masker,
+        )
+        self._house = House(
+            broker=broker,
+            catalogue=self._catalogue,
+            journal=self._journal,
+            masker=self._masker,
+            authenticator=callers,
+            facts=self._facts,
+            pages=Pages(randomness.token_bytes(32)),
+            face=ServerFace("interposer", __version__),
+            clock=self._clock,
+            limits=Limits(
+                frame_bytes=chosen.config.limits.frame,
+                in_flight=chosen.config.limits.in_flight,
+                hold_s=duration_s(approvals.hold),
+                hold_by_client={name: duration_s(wait) for name, wait in approvals.clients.items()},
+            ),
+        )
+        self._administration = Administration(
+            self._desk,
+            self._clock,
+            reload=self._reload,
+            skills=self._skills,
+            pin=self._pin,
+            status=self._status,
+        )
+        self._sessions: set[Session] = set()
+        self._stop = anyio.Event()
+
+    async def open(self, tasks: TaskGroup) -> None:
+        """Upstreams start while the rest is made ready."""
+        self._tasks = tasks
+        for upstream in self._upstreams:
+            upstream.start()
+        await recover(self._state.store, self._clock)
+        await self._journal.note(Kind.BROKER_STARTED, policy=self._policy.current.digest)
+        self._masker.warm()
+        self._tasks.start_soon(self._desk.run)
+        self._tasks.start_soon(self._policy.watch)
+        self._tasks.start_soon(self._heed_signals)
+        admin = UnixSocket(str(self._state.admin_socket), mode=0o600)
+        await self._tasks.start(self._listen, admin, self._admit_operator)
+
+    async def serve(self, transport: Transport) -> None:
+        """Serve one transport until it ends, or until a signal."""
+        async with anyio.create_task_group() as both:
+            both.start_soon(self._end_with, both)
+            await transport.serve(self._admit, lambda _: None)
+            both.cancel_scope.cancel()
+
+    async def daemon(self) -> None:
+        listen = self._chosen.config.listen
+        limits = _link_limits(self._chosen)
+        path = (
+            str(self._chosen.base / listen.socket.path)
+            if listen.socket.path
+            else str(self._state.folder / "broker.sock")
+        )
+        transports: list[Transport] = [UnixSocket(path, group=listen.socket.group, limits=limits)]
+        if listen.tcp is not None:
+            tokens = [
+                (await self._secrets.reveal(_token_name(number)), _token_name(number))
+                for number in range(len(listen.tcp.tokens))
+            ]
+            transports.append(TcpSocket(listen.tcp.host, listen.tcp.port, tokens, limits=limits))
+        async with anyio.create_task_group() as listening:
+            for transport in transports:
+                address = await listening.start(self._listen, transport, self._admit)
+                print(f"listening on {address}", flush=True)
+            print(f"administration on unix:{self._state.admin_socket}", flush=True)
+            print("ready", flush=True)
+            await self._stop.wait()
+            await self._drain()
+            listening.cancel_scope.cancel()
+
+    async def close(self) -> None:
+        await self._drain()
+        async with anyio.create_task_group() as closing:
+            for upstream in self._upstreams:
+                closing.start_soon(upstream.aclose)
+        await self._journal.note(Kind.BROKER_STOPPED)
+
+    # -- conversations
+
+    def _admit(self, connection: Connection) -> Receiver:
+        session = Session(_new_id("s"), connection, self._house, self._tasks, self._sessions.discard)
+        self._sessions.add(session)
+        return session
+
+    def _admit_operator(self, connection: Connection) -> Receiver:
+        operator = self._operator(connection.caller)
+        return AdminSession(connection, operator, self._administration, self._tasks.start_soon)
+
+    def _operator(self, caller: Caller) -> Principal:
+        for person in self._chosen.config.operators:
+            if person.uid == caller.uid:
+                return Principal(OPERATOR, person.subject, tuple(person.groups), caller.uid)
+        return Principal(OPERATOR, f"uid:{caller.uid}", (), caller.uid)
+
+    async def _listen(
+        self,
+        transport: Transport,
+        accept: Callable[[Connection], Receiver],
+        *,
+        task_status: anyio.abc.TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        await transport.serve(accept, task_status.started)
+
+    async def _end_with(self, both: TaskGroup) -> None:
+        await self._stop.wait()
+        await self._drain()
+        both.cancel_scope.cancel()
+
+    async def _drain(self) -> None:
+        """Nothing new is taken; what is in flight gets its grace."""
+        for session in list(self._sessions):
+            session.hang_up()
+        with anyio.move_on_after(DRAIN_S):
+            while self._sessions:
+                await anyio.sleep(0.01)
+
+    async def _heed_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self._policy.try_reload()
+                elif self._stop.is_set():
+                    os._exit(1)  # the second signal: now
+                else:
+                    self._stop.set()
+
+    # -- what operators may ask
+
+    async def _policy_changed(self) -> None:
+        self._catalogue.rework()
+        await self._journal.note(Kind.POLICY_LOADED, policy=self._policy.current.digest)
+
+    async def _reload(self) -> JsonObject:
+        changed = await self._policy.reload()
+        return {"changed": changed, "policy": self._policy.current.digest, "source": self._policy.source}
+
+    async def _skills(self) -> JsonObject:
+        await self._catalogue.refresh()
+        return {
+            "skills": [
+                {
+                    "skill": offer.skill.id,
+                    "name": offer.skill.exposed,
+                    "digest": offer.skill.digest,
+                    "description": offer.shown.get("description", ""),
+                    "annotations": offer.skill.annotations,
+                }
+                for offer in self._catalogue.offers()
+            ],
+            "withheld": [
+                {"upstream": upstream, "name": name, "why": why} for upstream, name, why in self._catalogue.withheld()
+            ],
+            "differences": self._catalogue.differences(),
+        }
+
+    async def _pin(self, params: JsonObject) -> JsonObject:
+        names = params.get("upstreams") or []
+        changed = await self._catalogue.pin([str(name) for name in names] if isinstance(names, list) else [])
+        await self._journal.note(Kind.SKILLS_PINNED)
+        self._catalogue.announce()
+        return {"changed": changed}
+
+    async def _status(self) -> JsonObject:
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "policy": self._policy.current.digest,
+            "policy_source": self._policy.source,
+            "record": str(self._state.folder / "record.db"),
+            "healthy": self._state.store.healthy(),
+            "sessions": len(self._sessions),
+        }
+
+    # -- upstreams
+
+    def _upstream(self, name: str, found: UpstreamConfig) -> McpStdio:
+        credential = found.credential
+        command = Command(
+            argv=tuple(found.command),
+            cwd=str(self._chosen.base / found.cwd) if found.cwd else str(self._chosen.base),
+            variables=found.env,
+            inherit=tuple(found.inherit),
+            credential=Credential(credential.env, name, self._secrets) if credential else None,
+        )
+        return McpStdio(
+            name,
+            command,
+            clock=self._clock,
+            mask=self._masked_text,
+            log=lambda line: log.warning("%s: %s", name, line),
+            on_notice=lambda kind, detail: self._noticed(name, kind, detail),
+            guard=self._masker.guard,
+            limits=UpstreamLimits(start_s=duration_s(found.start_timeout)),
+        )
+
+    def _masked_text(self, text: str) -> str:
+        return str(self._masker.mask(text, frozenset({"pii", "secrets"})).value)
+
+    def _noticed(self, upstream: str, kind: str, detail: str) -> None:
+        log.warning("%s: %s %s", upstream, kind, self._masked_text(detail))
+        self._tasks.start_soon(self._note_alarm, upstream, kind)
+
+    async def _note_alarm(self, upstream: str, kind: str) -> None:
+        try:
+            await self._journal.note(Kind.ALARM, skill=upstream, code=kind)
+        except InterposerError as fault:
+            log.error("an alarm could not be recorded: %s", fault)
+
+
+def _new_id(kind: str) -> str:
+    """`<kind>_` and 80 random bits."""
+    return f"{kind}_{randomness.token_hex(10)}"
+
+
+def _token_name(number: int) -> str:
+    return f"tcp-token-{number}"
+
+
+def _sources(chosen: Settings) -> dict[str, str]:
+    """Where each credential and token comes from, paths made absolute."""
+    named = {name: found.credential.source for name, found in chosen.upstreams.items() if found.credential}
+    tcp = chosen.config.listen.tcp
+    if tcp is not None:
+        named.update({_token_name(number): token.source for number, token in enumerate(tcp.tokens)})
+    return {
+        name: f"file:{chosen.base / source.removeprefix('file:')}" if source.startswith("file:") else source
+        for name, source in named.items()
+    }
+
+
+def _link_limits(chosen: Settings) -> LinkLimits:
+    return LinkLimits(connections=chosen.config.limits.connections)

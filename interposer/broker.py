@@ -1,0 +1,250 @@
+"""The policy enforcement point: the one path from a caller to an upstream, straight down.
+
+Before step 6 nothing has left the broker. After step 6 an outcome is always recorded. No step can be left out: each
+needs what the one before it returns, and every fault on the way ends in no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import anyio
+
+from .catalogue import Catalogue, Offer
+from .desk import Desk
+from .errors import Denied, InterposerError, Refusal, Unavailable
+from .journal import Journal
+from .model import (
+    Answered,
+    Approval,
+    Call,
+    Decision,
+    Effect,
+    Failed,
+    InDoubt,
+    Intent,
+    Invocation,
+    Json,
+    Masked,
+    Outcome,
+    Permit,
+    Principal,
+    Progress,
+    Skill,
+)
+from .ports import Authenticator, Masker, PolicyDecisionPoint, PolicyInformationPoint
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A call that went across: how it ended, and what of it may be shown."""
+
+    invocation: str
+    skill: Skill
+    outcome: type[Answered] | type[Failed] | type[InDoubt]
+    masked: Masked
+    """The result of `Answered`; the error object of `Failed`, or null where the upstream said nothing."""
+    withheld: str = ""
+    """Why an answer that came may not be shown; then `masked` is null."""
+
+
+class Broker:
+    """The PEP. `invoke` is the only way to an upstream."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        catalogue: Catalogue,
+        policy: Callable[[], PolicyDecisionPoint],
+        facts: PolicyInformationPoint,
+        desk: Desk,
+        journal: Journal,
+        masker: Masker,
+    ) -> None:
+        self._authenticator = authenticator
+        self._catalogue = catalogue
+        self._policy = policy
+        self._facts = facts
+        self._desk = desk
+        self._journal = journal
+        self._masker = masker
+
+    async def invoke(self, call: Call) -> Carried:
+        """Carry one call across the wall, or refuse it. Raises `Refusal`: then nothing was executed.
+
+        Before (6) nothing has left the broker; after (6) an outcome is always recorded, even if the caller is gone.
+        """
+        principal: Principal | None = None
+        invocation: Invocation | None = None
+        decision: Decision | None = None
+        shown: Masked | None = None
+        try:
+            principal = await self._authenticator.authenticate(call.caller)  # (1) who asks
+            invocation, offer = await self._catalogue.match(principal, call)  # (2) which skill
+            offer.arguments.check(call.arguments)  # (3) before any human is bothered
+            decision = self._decide(invocation)  # (4)
+            self._admit(invocation, decision)
+            shown = self._masker.mask(call.arguments, decision.obligations.mask)
+            permit = await self._permit(call, invocation, decision, shown)  # (5) a human, and the policy of now
+        except Refusal as refusal:
+            await self._journal.refuse(
+                refusal,
+                session=call.session,
+                name=call.name,
+                principal=principal,
+                invocation=invocation,
+                decision=decision,
+                masked=shown,
+            )
+            raise
+        except InterposerError as fault:
+            raise Unavailable(str(fault)) from fault
+        return await self._carry(call, permit, shown, offer)
+
+    async def _carry(self, call: Call, permit: Permit, shown: Masked, offer: Offer) -> Carried:
+        try:
+            intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
+        except InterposerError as fault:
+            raise Unavailable(str(fault)) from fault
+        upstream = self._catalogue.upstream(permit.invocation.skill)
+        try:
+            outcome = await upstream.call(intent, self._progress(call, permit))  # (7) the credential exists only here
+        except anyio.get_cancelled_exc_class():
+            await self._conclude_cut(intent, InDoubt("cancelled by the caller"))
+            raise
+        except Exception as fault:
+            outcome = InDoubt(f"{type(fault).__name__} in the upstream's connection")
+        carried = self._masked(permit, outcome, offer)  # (8) a masker that fails withholds
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
+        except InterposerError:
+            carried = replace(carried, masked=self._nothing(), withheld="the outcome could not be recorded")
+        await self._afterwards(permit, outcome, carried.masked)
+        return carried
+
+    def _decide(self, invocation: Invocation) -> Decision:
+        """What the policy of now says. Raises `Denied`; whatever else goes wrong in a decision counts as deny."""
+        session = invocation.session
+        self._facts.count(session)
+        facts = self._facts.facts(session)
+        policy = self._policy()
+        try:
+            decision = policy.decide(invocation.principal, invocation.skill, invocation.arguments, session, facts)
+        except Exception as fault:
+            raise Denied(f"the decision failed: {type(fault).__name__}", name="decision_failed") from fault
+        return decision
+
+    def _admit(self, invocation: Invocation, decision: Decision) -> None:
+        if decision.effect is Effect.DENY:
+            raise _denied(decision)
+        wait_s = self._facts.admit(invocation.principal, decision.obligations.rates)
+        if wait_s > 0:
+            raise Denied(
+                f"rate limit, {wait_s:.1f} s until there is room",
+                name="rate_limited",
+                message=f"Too many calls. There is room again in {max(1, round(wait_s))} s.",
+            )
+
+    async def _permit(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Permit:
+        if decision.effect is Effect.ALLOW:
+            return Permit(invocation, decision, None)
+        approval = await self._approved(call, invocation, decision, shown)
+        # The yes may be minutes old: who asks, what the skill is and what policy says are established again.
+        principal = await self._authenticator.authenticate(call.caller)
+        if principal.identity() != invocation.principal.identity():
+            raise Denied("the caller is another one than when the question was asked", name="caller_changed")
+        if not self._catalogue.current(invocation.skill):
+            raise Denied("the skill changed after it was approved", name="skill_changed")
+        latest = self._decide(
+            Invocation(
+                invocation.id,
+                invocation.session,
+                principal,
+                invocation.skill,
+                invocation.arguments,
+                invocation.canonical,
+                invocation.arguments_digest,
+            )
+        )
+        if latest.effect is Effect.DENY:
+            raise _denied(latest)
+        if latest.effect is Effect.ASK and latest.policy != decision.policy:
+            raise Denied(
+                "the policy changed after the approval",
+                name="policy_changed",
+                message="The policy changed after this call was approved; it has to be asked for again.",
+            )
+        return Permit(invocation, latest, approval)
+
+    async def _approved(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Approval:
+        await self._journal.asked(invocation, decision, shown)
+        try:
+            return await self._desk.obtain(invocation, decision, hold_s=call.hold_s, on_progress=call.on_progress)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._journal.withdrawn(invocation, decision)
+            raise
+
+    def _progress(self, call: Call, permit: Permit) -> Callable[[Progress], None] | None:
+        """Progress goes back masked; what cannot be masked is dropped."""
+        tell = call.on_progress
+        if tell is None:
+            return None
+
+        def masked(progress: Progress) -> None:
+            with suppress(InterposerError):
+                shown = self._masker.mask(progress.message, permit.decision.obligations.mask)
+                tell(replace(progress, message=shown.value))
+
+        return masked
+
+    def _masked(self, permit: Permit, outcome: Outcome, offer: Offer) -> Carried:
+        invocation = permit.invocation
+        profiles = permit.decision.obligations.mask
+        shown: Json = None
+        if isinstance(outcome, Answered):
+            shown = outcome.result
+        elif isinstance(outcome, Failed):
+            shown = outcome.error
+        try:
+            masked = self._masker.mask(shown, profiles)
+        except InterposerError as fault:
+            return Carried(invocation.id, invocation.skill, type(outcome), self._nothing(), str(fault))
+        withheld = _untrue(masked, offer)
+        if withheld:
+            masked = self._nothing()
+        return Carried(invocation.id, invocation.skill, type(outcome), masked, withheld)
+
+    async def _conclude_cut(self, intent: Intent, outcome: InDoubt) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._journal.conclude(intent, outcome, self._nothing())
+
+    def _nothing(self) -> Masked:
+        return self._masker.mask(None, frozenset())
+
+    async def _afterwards(self, permit: Permit, outcome: Outcome, masked: Masked) -> None:
+        labels = permit.decision.obligations.labels
+        if labels and not isinstance(outcome, Failed):
+            self._facts.label(permit.invocation.session, labels)
+        if masked.counts.get("credential"):
+            with suppress(InterposerError), anyio.CancelScope(shield=True):
+                await self._journal.alarm(permit.invocation, "credential_echoed")
+
+
+def _untrue(masked: Masked, offer: Offer) -> str:
+    """Why a masked result would break the outputSchema that callers were shown, or nothing."""
+    if not masked.counts or offer.structured is None or not isinstance(masked.value, dict):
+        return ""
+    content = masked.value.get("structuredContent")
+    if content is None or masked.value.get("isError") is True or offer.structured(content):
+        return ""
+    return "masking would break the skill's outputSchema"
+
+
+def _denied(decision: Decision) -> Denied:
+    deciding = next((rule for rule in decision.rules if rule.effect is decision.effect), None)
+    return Denied(decision.reason, rule=deciding.id if deciding else "", message=decision.message)

@@ -1,0 +1,69 @@
+"""`interposer mask`: the masker as a filter, to see what it would do to a text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from ..masking.engine import Engine
+
+_EPILOG = """\b
+Example:
+  printf 'Write to ann.lee@example.com\\n' | interposer mask
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--jsonl", is_flag=True, help='Read {"text": …} per line and write {"text": masked} per line.')
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    type=click.Choice(["pii", "secrets"]),
+    help="What to mask; may be given twice.  [default: both]",
+)
+def mask(jsonl: bool, profiles: tuple[str, ...]) -> None:
+    """Mask personal data and secrets in standard input."""
+    from ..masking.engine import PROFILES, Engine
+
+    engine = Engine(monotonic=time.monotonic)
+    chosen = frozenset(profiles) or PROFILES
+    source = click.get_binary_stream("stdin")
+    target = click.get_text_stream("stdout", encoding="utf-8")
+    if jsonl:
+        _lines(engine, chosen, source, target)
+    else:
+        text = source.read().decode("utf-8", "replace")
+        target.write(_masked(engine, chosen, text))
+    target.flush()
+
+
+def _lines(engine: Engine, profiles: frozenset[str], source: BinaryIO, target: TextIO) -> None:
+    from ..canonical import Malformed, encode, parse
+
+    for number, line in enumerate(source, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse(line)
+            text = row["text"]
+        except (Malformed, KeyError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            click.echo(f'line {number}: expected {{"text": …}}', err=True)
+            sys.exit(2)
+        target.write(encode({"text": _masked(engine, profiles, text)}).decode("utf-8") + "\n")
+
+
+def _masked(engine: Engine, profiles: frozenset[str], text: str) -> str:
+    from ..errors import MaskFault
+
+    try:
+        return str(engine.mask(text, profiles).value)
+    except MaskFault as fault:
+        click.echo(f"withheld: {fault}", err=True)
+        sys.exit(1)

@@ -1,0 +1,141 @@
+"""`interposer approvals watch`: one thread listens to each broker; lines and answers are the main thread's."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import select
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .admin_client import AdminClient, AdminError, BrokerUnavailable, brokers, home, sockets
+from .approvals import cast_vote, connected, find, line, page, verdict
+from .display import as_json, printable
+
+_WAIT_S = 30.0
+_TURN_S = 0.25
+_LOOK_AROUND_TURNS = 8
+
+_USAGE = "a ID [reason] approves, d ID reason denies, s ID shows; Ctrl-C ends"
+
+Question = dict[str, Any]
+News = tuple[Path, list[Question] | None]
+"""A broker's open questions; None when it has gone."""
+
+
+def watching(json_: bool) -> None:
+    """Until Ctrl-C, or until no broker is left (`BrokerUnavailable`)."""
+    asks = not json_ and sys.stdin.isatty() and sys.stdout.isatty()
+    if asks:
+        click.echo(_USAGE, err=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        _Watch(json_=json_, asks=asks).run()
+
+
+class _Watch:
+    def __init__(self, *, json_: bool, asks: bool) -> None:
+        self._json = json_
+        self._asks = asks
+        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._open: dict[Path, dict[str, Question]] = {}
+
+    def run(self) -> None:
+        for client in brokers():
+            self._listen(client)
+        turn = 0
+        while self._open:
+            turn += 1
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._hear(*self._news.get(timeout=0 if self._asks else _TURN_S))
+            if self._asks:
+                self._take_answer()
+            if turn % _LOOK_AROUND_TURNS == 0:
+                self._look_around()
+        raise BrokerUnavailable("the broker has gone")
+
+    def _listen(self, client: AdminClient) -> None:
+        self._open[client.path] = {}
+        threading.Thread(target=_follow, args=(client, self._news), daemon=True).start()
+
+    def _look_around(self) -> None:
+        with contextlib.suppress(OSError):
+            for path in sockets(home()):
+                if path not in self._open:
+                    with contextlib.suppress(BrokerUnavailable):
+                        self._listen(AdminClient(path))
+
+    def _hear(self, path: Path, questions: list[Question] | None) -> None:
+        before = self._open.get(path, {})
+        if questions is None:
+            self._open.pop(path, None)
+            return
+        now = {question["id"]: question for question in questions}
+        self._open[path] = now
+        for id, question in now.items():
+            if id not in before or before[id]["votes"] != question["votes"]:
+                self._say(question)
+        ended = [id for id in before if id not in now]
+        if ended:
+            self._tell_ends(path, ended)
+
+    def _tell_ends(self, path: Path, ended: list[str]) -> None:
+        with contextlib.suppress(BrokerUnavailable, AdminError), AdminClient(path) as client:
+            for id in ended:
+                self._say(client.request("approvals/show", {"id": id})["question"])
+
+    def _say(self, question: Question) -> None:
+        if self._json:
+            click.echo(as_json(question))
+        elif question["state"] == "open":
+            votes = f"  ({len(question['votes'])} of {question['quorum']})" if question["votes"] else ""
+            click.echo(line(question) + votes)
+        else:
+            click.echo(verdict(question))
+        sys.stdout.flush()
+
+    def _take_answer(self) -> None:
+        if not select.select([sys.stdin], [], [], _TURN_S)[0]:
+            return
+        text = sys.stdin.readline()
+        if not text:
+            raise KeyboardInterrupt  # The terminal was closed: as Ctrl-C.
+        if text.strip():
+            try:
+                click.echo(answer(text))
+            except click.ClickException as error:
+                click.echo(printable(error.message), err=True)
+            except (AdminError, BrokerUnavailable) as error:
+                click.echo(printable(str(error)), err=True)
+            except SystemExit:
+                pass  # The reason has been said.
+
+
+def answer(text: str) -> str:
+    """Do what one line typed at `watch` says. Raises `click.UsageError`, `AdminError`, `BrokerUnavailable`."""
+    verb, _, rest = text.strip().partition(" ")
+    id, _, reason = rest.strip().partition(" ")
+    if verb not in ("a", "d", "s") or not id or (verb == "d" and not reason.strip()):
+        raise click.UsageError(_USAGE)
+    with connected() as clients:
+        client, found = find(clients, id)
+        if verb == "s":
+            return page(client.request("approvals/show", {"id": found})["question"])
+        return verdict(cast_vote(client, found, yes=verb == "a", reason=reason.strip()))
+
+
+def _follow(client: AdminClient, news: queue.SimpleQueue[News]) -> None:
+    """What one broker says, until it has gone."""
+    since = -1
+    with client:
+        try:
+            while True:
+                heard = client.request("approvals/watch", {"since": since, "wait_s": _WAIT_S}, wait_s=_WAIT_S + 10.0)
+                since = heard["revision"]
+                news.put((client.path, heard["questions"]))
+        except (AdminError, BrokerUnavailable):
+            news.put((client.path, None))

@@ -1,0 +1,114 @@
+"""The docket: what this run knows of its questions without asking the store: deadlines, counts, recent refusals.
+
+The store stays the truth of a question's state. The docket is the truth of its deadline: the wall clock says only what
+is left of a question that an earlier run opened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .errors import Denied
+from .model import Question, QuestionState
+from .ports import Clock
+
+_TOO_MANY_PUBLIC = "Too many calls are waiting for approval already. Nothing was executed."
+
+
+@dataclass(frozen=True, slots=True)
+class DeskLimits:
+    """How much may wait, and what else the desk is strict about."""
+
+    pending_per_session: int = 20
+    pending: int = 10_000
+    heartbeat_s: float = 1.0
+    refuse_same_uid: bool = False
+    """Whoever has the requester's uid is the requester, whatever the name: for agents that have a uid of their own."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """An open or granted question, as this run knows it."""
+
+    digest: str
+    session: str
+    deadline: float
+    open: bool
+    ticketed: bool = False
+
+
+class Docket:
+    """Questions that stand (open, or granted and unused), by id, and the one that stands for each digest."""
+
+    def __init__(self, clock: Clock, limits: DeskLimits) -> None:
+        self._clock = clock
+        self._limits = limits
+        self.standing: dict[str, Standing] = {}
+        self.current: dict[str, str] = {}
+        self._pending: Counter[str] = Counter()
+        self._refused: dict[str, tuple[str, float]] = {}
+
+    def deadline(self, question: Question) -> float:
+        """Monotonic. For a question of an earlier run, what the wall clock says is left of it."""
+        known = self.standing.get(question.id)
+        if known is not None:
+            return known.deadline
+        left = min(question.expires_at - self._clock.now(), question.terms.expires_s)
+        return self._clock.monotonic() + max(0.0, left)
+
+    def overdue(self, question: Question) -> bool:
+        return self.deadline(question) <= self._clock.monotonic()
+
+    def enter(self, question: Question) -> Standing:
+        """From now on it stands; the first deadline it was given stays."""
+        known = self.standing.get(question.id)
+        if known is None:
+            is_open = question.state is QuestionState.OPEN
+            known = Standing(question.digest, question.session, self.deadline(question), is_open)
+            self.standing[question.id] = known
+            self.current[question.digest] = question.id
+            self._pending[question.session] += is_open
+        return known
+
+    def answered(self, id: str) -> None:
+        """It waits for no human any more, and makes room for another."""
+        known = self.standing.get(id)
+        if known is not None and known.open:
+            known.open = False
+            self.release(known.session)
+
+    def drop(self, id: str) -> None:
+        """It stands no longer."""
+        self.answered(id)
+        gone = self.standing.pop(id, None)
+        if gone is not None and self.current.get(gone.digest) == id:
+            del self.current[gone.digest]
+
+    def reserve(self, session: str) -> None:
+        """Room for one more open question. Raises `Denied`."""
+        full = self._pending[session] >= self._limits.pending_per_session
+        if full or self._pending.total() >= self._limits.pending:
+            raise Denied("too many questions are open", message=_TOO_MANY_PUBLIC, name="too_many_pending")
+        self._pending[session] += 1
+
+    def release(self, session: str) -> None:
+        self._pending[session] -= 1
+        if self._pending[session] <= 0:
+            del self._pending[session]
+
+    def refuse(self, question: Question, deadline: float) -> None:
+        """A human said no, and that holds until `deadline`."""
+        self._refused[question.digest] = (question.id, deadline)
+
+    def refused(self, bound: str) -> str:
+        """The question in which a human refused this call not long ago, or nothing."""
+        id, until = self._refused.get(bound, ("", 0.0))
+        return id if self._clock.monotonic() < until else ""
+
+    def due(self) -> list[str]:
+        """The questions whose time is over; refusals whose time is over are forgotten."""
+        now = self._clock.monotonic()
+        for bound in [bound for bound, (_, until) in self._refused.items() if until <= now]:
+            del self._refused[bound]
+        return [id for id, standing in self.standing.items() if standing.deadline <= now]

@@ -1,0 +1,84 @@
+"""Network addresses: IPv4 in dotted form, IPv6 in every form of RFC 4291 §2.2."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+
+from .detector import PII, Detector, Finding
+from .digits import Run
+
+NAME = "ip_address"
+_VERSION = re.compile(r"(?i)(?:\bv|\bver|version|release|assembly|build)[\"']?[ =:#.]{0,3}$")
+_WIDE = re.compile(r"[0-9A-Fa-f:.]+", re.ASCII)
+_INSIDE = frozenset("0123456789abcdefABCDEF:.")
+
+
+def find(run: Run) -> list[Finding]:
+    """Four groups up to 255 with dots between them; not a version, and not part of a longer dotted number."""
+    found: list[Finding] = []
+    count = len(run.groups)
+    at = 0
+    while at + 3 < count:
+        if _dotted(run, at):
+            start = run.groups[at][0]
+            found.append((start, run.groups[at + 3][1], NAME))
+            run.taken[at : at + 4] = [True] * 4
+            at += 4
+        else:
+            at += 1
+    return found
+
+
+def _dotted(run: Run, at: int) -> bool:
+    for i in range(at, at + 4):
+        digits = run.digits(i)
+        if len(digits) > 3 or (digits[0] == "0" and len(digits) > 1) or int(digits) > 255:
+            return False
+        if i < at + 3 and run.gap(i) != ".":
+            return False
+    if (at > 0 and run.gap(at - 1) == ".") or (at + 4 < len(run.groups) and run.gap(at + 3) == "."):
+        return False
+    if not run.stands_alone(at, at + 3) or run.digits(at) == "0":
+        return False
+    return not _VERSION.search(run.before(at, 20))
+
+
+def inspect_v6(text: str, start: int, end: int, context: str) -> list[Finding]:
+    while start > 0 and text[start - 1] in _INSIDE:
+        start -= 1
+    wide = _WIDE.match(text, start)
+    if wide is None or wide.end() - start > 64:
+        return []
+    end = wide.end()
+    while end > start and text[end - 1] == ".":
+        end -= 1
+    if end - start > 2 and text[end - 1] == ":" and text[end - 2] != ":":
+        end -= 1
+    if start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_:"):
+        return []
+    if end < len(text) and (text[end].isalnum() or text[end] == "_"):
+        return []
+    return [(start, end, NAME)] if _is_v6(text[start:end]) else []
+
+
+def _is_v6(text: str) -> bool:
+    # `dead::beef` is also how several languages write a path of names.
+    if not any(ch.isdigit() for ch in text):
+        return False
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+DETECTORS = (
+    Detector(
+        name=NAME,
+        profile=PII,
+        anchor=r"[0-9A-Fa-f]{0,4}::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){5}[0-9A-Fa-f:]|[0-9A-Fa-f]{1,4}::",
+        starts="0123456789abcdefABCDEF:",
+        inspect=inspect_v6,
+    ),
+)

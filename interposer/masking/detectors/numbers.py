@@ -1,0 +1,48 @@
+"""Runs of digits: one candidate pattern for everything that is written in digits, read once into its groups.
+
+Cards, social security numbers, network addresses and telephone numbers begin alike, and often stand next to each other
+separated by a blank only. So a whole run is taken, cut into groups, and each family asks for its shape.
+"""
+
+from __future__ import annotations
+
+import re
+
+from . import cards, ip, phone, ssn
+from .detector import PII, Detector, Finding
+from .digits import Run
+
+_WHOLE = re.compile(r"[0-9](?:[ .()\-/]{0,3}[0-9])*", re.ASCII)
+_LIMIT = 4096
+"""Characters of one run that are looked at together; a longer one is looked at piece by piece."""
+
+
+def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
+    if text[start] == "+":
+        found = phone.international(text, start)
+        if found:
+            return found
+        start += 1
+    while start > 0 and text[start - 1].isdigit() and text[start - 1].isascii():
+        start -= 1
+    whole = _WHOLE.match(text, start, start + _LIMIT)
+    if whole is None:
+        return []
+    run = Run(text, start, max(whole.end(), end) if whole.end() < start + _LIMIT else whole.end())
+    return ip.find(run) + cards.find(run, context) + ssn.find(run, context) + phone.find(run, context)
+
+
+DETECTORS = (
+    Detector(
+        name="number",
+        profile=PII,
+        anchor=(
+            r"\+\(?[0-9](?:[ .()\-]{0,3}[0-9]){5,}"
+            r"|[0-9](?:[ .()\-]{0,2}[0-9]){8,}"
+            r"|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
+        ),
+        starts="+0123456789",
+        inspect=inspect,
+        whole=True,
+    ),
+)

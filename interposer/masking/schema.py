@@ -1,0 +1,5 @@
+"""Placeholder, filled below."""
+from __future__ import annotations
+from ..model import JsonObject
+def relax(schema: JsonObject) -> JsonObject:
+    return schema

@@ -1,0 +1,367 @@
+"""A policy's text -> its rules, or every problem in it at once, each with line, column and what to do.
+
+    version: 1
+    rules, otherwise   lists of {id, effect, skills, who, hints, arguments, match, when, message, approval}
+    obligations        list of {skills, who, mask, timeout, max_result, rate, labels, record}
+
+Nothing is guessed: an unknown key, a value of another type or a condition that cannot be compiled refuses the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+from interposer import canonical
+from interposer.errors import ConfigurationError, Problem
+from interposer.model import ApprovalTerms, Effect, MatchedRule, Rate
+
+from . import units
+from .conditions import Arguments, BadCondition, Condition, Hint, When
+from .matchers import MATCHERS
+from .rules import Document, Obligation, Rule, Who
+from .schema_shape import check_shape
+from .strict_yaml import Node, read
+
+KEYS = ("version", "rules", "otherwise", "obligations")
+RULE_KEYS = ("id", "effect", "skills", "who", "hints", "arguments", "match", "when", "message", "approval")
+WHO_KEYS = ("groups", "subjects", "issuers", "clients", "uids")
+HINTS = {
+    "readOnly": "readOnlyHint",
+    "destructive": "destructiveHint",
+    "idempotent": "idempotentHint",
+    "openWorld": "openWorldHint",
+}
+APPROVAL_KEYS = ("approvers", "quorum", "expires", "grant")
+APPROVER_KEYS = ("groups", "subjects")
+OBLIGATION_KEYS = ("skills", "who", "mask", "timeout", "max_result", "rate", "labels", "record")
+RECORDS = ("masked", "none")
+MAX_QUORUM = 16
+
+T = TypeVar("T")
+
+
+def parse(text: str, file: str) -> Document:
+    """Raises `ConfigurationError` with every problem."""
+    root, problems = read(text, file)
+    reading = _Reading(file, problems)
+    document = reading.document(root) if root is not None else None
+    if document is None or reading.problems:
+        raise ConfigurationError(sorted(reading.problems, key=lambda problem: (problem.line, problem.column)))
+    return document
+
+
+class _Reading:
+    """One pass over the nodes; problems are collected, and what is wrong reads as not given."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        self._ids: dict[str, int] = {}
+
+    def refuse(self, line: int, column: int, message: str) -> None:
+        self.problems.append(Problem(self.file, line, column, message))
+
+    def at(self, node: Node, message: str) -> None:
+        self.refuse(node.line, node.column, message)
+
+    def document(self, root: Node) -> Document | None:
+        members = self.mapping(root, "the policy", KEYS)
+        version = members.get("version")
+        if version is None:
+            self.at(root, "`version` is missing: write `version: 1`")
+        elif version.value != 1 or isinstance(version.value, bool):
+            self.at(version, "unknown version: this broker reads `version: 1`")
+        rules = self.rules(members.get("rules"), "rules")
+        otherwise = self.rules(members.get("otherwise"), "otherwise")
+        obligations = self.obligations(members.get("obligations"))
+        if self.problems:
+            return None
+        digest = canonical.digest({"policy": root.plain()})
+        return Document(self.file, digest, rules, otherwise, obligations)
+
+    def rules(self, node: Node | None, what: str) -> tuple[Rule, ...]:
+        return tuple(rule for child in self.items(node, what) if (rule := self.rule(child)) is not None)
+
+    def rule(self, node: Node) -> Rule | None:
+        members = self.mapping(node, "a rule", RULE_KEYS)
+        before = len(self.problems)
+        id = self.id(node, members.get("id"))
+        effect = self.effect(node, members.get("effect"))
+        skills = self.skills(node, members.get("skills"))
+        who = self.who(members.get("who"))
+        hints = self.hints(members.get("hints"))
+        conditions = (
+            *self.arguments(members.get("arguments")),
+            *self.matchers(members.get("match")),
+            *self.when(members.get("when")),
+        )
+        message = self.text(members.get("message"), "`message`", limit=1000) or ""
+        terms = self.approval(effect, node, members.get("approval"))
+        if len(self.problems) > before or effect is None:
+            return None
+        spoken = MatchedRule(id, effect, self.file, node.line, message)
+        loose = effect is Effect.ALLOW and "arguments" in members and _loose(members["arguments"])
+        return Rule(id, effect, skills, who, hints, conditions, terms, spoken, loose)
+
+    def id(self, rule: Node, node: Node | None) -> str:
+        if node is None:
+            self.at(rule, "`id` is missing: give the rule a name, it stands in the record")
+            return ""
+        id = self.text(node, "`id`", limit=100)
+        if id is None:
+            return ""
+        if not id.isprintable() or id != id.strip():
+            self.at(node, "`id` has no control characters and no spaces around it")
+        elif id in self._ids:
+            self.at(node, f"the id {id!r} is already taken on line {self._ids[id]}; ids are unique in the whole file")
+        else:
+            self._ids[id] = node.line
+        return id
+
+    def effect(self, rule: Node, node: Node | None) -> Effect | None:
+        if node is None:
+            self.at(rule, "`effect` is missing: write allow, ask or deny")
+            return None
+        if isinstance(node.value, str) and node.value in tuple(Effect):
+            return Effect(node.value)
+        self.at(node, f"unknown effect {_shown(node)}: expected allow, ask or deny")
+        return None
+
+    def skills(self, owner: Node, node: Node | None) -> tuple[str, ...]:
+        if node is None:
+            self.at(owner, '`skills` is missing: list <upstream>.<name> patterns, or ["*"]')
+            return ()
+        found = self.strings(node, "`skills`", wildcard=True)
+        for child, pattern in found:
+            self.convert(child, "", partial(units.check_pattern, pattern))
+        return tuple(pattern for _, pattern in found)
+
+    def who(self, node: Node | None) -> Who | None:
+        if node is None:
+            return None
+        members = self.mapping(node, "`who`", WHO_KEYS)
+        if node.value == {}:
+            self.at(node, f"`who` names nobody: give one of {', '.join(WHO_KEYS)}, or leave `who` out for everyone")
+        return Who(
+            groups=self.names(members.get("groups"), "`groups`"),
+            subjects=self.names(members.get("subjects"), "`subjects`"),
+            issuers=self.names(members.get("issuers"), "`issuers`"),
+            clients=self.names(members.get("clients"), "`clients`"),
+            uids=self.uids(members.get("uids")),
+        )
+
+    def uids(self, node: Node | None) -> frozenset[int] | None:
+        if node is None:
+            return None
+        found = set()
+        for child in self.items(node, "`uids`", empty=False):
+            if type(child.value) is int and 0 <= child.value < 2**32:
+                found.add(child.value)
+            else:
+                self.at(child, f"{_shown(child)} is not a uid: expected a number from 0 up")
+        return frozenset(found)
+
+    def hints(self, node: Node | None) -> tuple[Condition, ...]:
+        if node is None:
+            return ()
+        found: list[Condition] = []
+        for key, child in self.mapping(node, "`hints`", tuple(HINTS)).items():
+            if isinstance(child.value, bool):
+                found.append(Hint(HINTS[key], child.value))
+            else:
+                self.at(child, f"`{key}` is {_shown(child)}: expected true or false")
+        return tuple(found)
+
+    def arguments(self, node: Node | None) -> tuple[Condition, ...]:
+        if node is None:
+            return ()
+        before = len(self.problems)
+        check_shape(node, self.refuse)
+        if len(self.problems) > before:
+            return ()
+        return self.compiled(node, lambda: Arguments(node.plain()))
+
+    def matchers(self, node: Node | None) -> tuple[Condition, ...]:
+        found: list[Condition] = []
+        for child in self.items(node, "`match`", empty=False):
+            if not isinstance(child.value, dict) or len(child.value) != 1:
+                self.at(child, "expected a mapping with one key, the matcher's name")
+                continue
+            ((name, settings),) = child.value.items()
+            make = MATCHERS.get(name)
+            if make is None:
+                known = ", ".join(sorted(MATCHERS)) or "none in this version; use `arguments` or `when`"
+                self.refuse(*child.keys[name], f"unknown matcher {name!r}: known are {known}")
+                continue
+            found.extend(self.compiled(settings, partial(make, settings.plain())))
+        return tuple(found)
+
+    def when(self, node: Node | None) -> tuple[Condition, ...]:
+        source = self.text(node, "`when`", limit=None)
+        if node is None or source is None:
+            return ()
+        return self.compiled(node, lambda: When(source))
+
+    def compiled(self, node: Node, make: Callable[[], Condition]) -> tuple[Condition, ...]:
+        try:
+            return (make(),)
+        except BadCondition as error:
+            self.at(node.at(error.path), str(error))
+            return ()
+
+    def approval(self, effect: Effect | None, rule: Node, node: Node | None) -> ApprovalTerms | None:
+        if node is None:
+            return ApprovalTerms() if effect is Effect.ASK else None
+        if effect is not None and effect is not Effect.ASK:
+            self.refuse(
+                *rule.keys["approval"], f"`approval` belongs to ask rules; this one says {effect}, so remove it"
+            )
+        members = self.mapping(node, "`approval`", APPROVAL_KEYS)
+        groups, subjects = self.approvers(members.get("approvers"))
+        quorum = self.quorum(members.get("quorum"), groups, subjects)
+        expires = self.unit(members.get("expires"), "`expires`", units.seconds)
+        grant = members.get("grant")
+        if grant is not None and grant.value != "once":
+            self.at(grant, f"unknown grant {_shown(grant)}: expected once")
+        return ApprovalTerms(groups, subjects, quorum, ApprovalTerms().expires_s if expires is None else expires)
+
+    def approvers(self, node: Node | None) -> tuple[frozenset[str], frozenset[str]]:
+        if node is None:
+            return frozenset(), frozenset()
+        members = self.mapping(node, "`approvers`", APPROVER_KEYS)
+        if node.value == {}:
+            self.at(node, "`approvers` names nobody: give groups or subjects, or leave it out for any operator")
+        groups = self.names(members.get("groups"), "`groups`") or frozenset()
+        return groups, self.names(members.get("subjects"), "`subjects`") or frozenset()
+
+    def quorum(self, node: Node | None, groups: frozenset[str], subjects: frozenset[str]) -> int:
+        if node is None:
+            return 1
+        if type(node.value) is not int or not 1 <= node.value <= MAX_QUORUM:
+            self.at(node, f"`quorum` is {_shown(node)}: expected a number from 1 to {MAX_QUORUM}")
+            return 1
+        if subjects and not groups and node.value > len(subjects):
+            self.at(node, f"`quorum` is {node.value} but only {len(subjects)} may approve; name more approvers")
+        return node.value
+
+    def obligations(self, node: Node | None) -> tuple[Obligation, ...]:
+        return tuple(self.obligation(child) for child in self.items(node, "obligations"))
+
+    def obligation(self, node: Node) -> Obligation:
+        members = self.mapping(node, "an obligation", OBLIGATION_KEYS)
+        skills = self.skills(node, members.get("skills"))
+        if isinstance(node.value, dict) and not set(members) - {"skills", "who"}:
+            self.at(node, f"nothing is demanded: give one of {', '.join(OBLIGATION_KEYS[2:])}")
+        mask = members.get("mask")
+        record = members.get("record")
+        if record is not None and record.value not in RECORDS:
+            self.at(record, f"unknown record {_shown(record)}: expected {' or '.join(RECORDS)}")
+        return Obligation(
+            skills=skills,
+            who=self.who(members.get("who")),
+            mask=None if mask is None else self.names(mask, "`mask`", empty=True),
+            timeout_s=self.unit(members.get("timeout"), "`timeout`", units.seconds),
+            max_result_bytes=self.unit(members.get("max_result"), "`max_result`", units.size),
+            rate=self.rate(members.get("rate"), skills, members.get("who")),
+            labels=self.names(members.get("labels"), "`labels`") or frozenset(),
+            record=record.value if record is not None and record.value in RECORDS else None,
+            line=node.line,
+        )
+
+    def rate(self, node: Node | None, skills: Iterable[str], who: Node | None) -> Rate | None:
+        found = self.unit(node, "`rate`", units.rate)
+        if node is None or found is None or self.problems:
+            return None
+        # Named by what it says, so that its counter outlives a reload that leaves it as it is.
+        id = canonical.digest([sorted(skills), None if who is None else who.plain(), node.value])[:16]
+        return Rate(id, *found)
+
+    def unit(self, node: Node | None, what: str, convert: Callable[[str], T]) -> T | None:
+        if node is None:
+            return None
+        text = node.value if isinstance(node.value, str) else ""
+        return self.convert(node, f"{what} is {_shown(node)}: ", lambda: convert(text))
+
+    def convert(self, node: Node, prefix: str, convert: Callable[[], T]) -> T | None:
+        try:
+            return convert()
+        except ValueError as error:
+            self.at(node, f"{prefix}{error}")
+            return None
+
+    def names(self, node: Node | None, what: str, *, empty: bool = False) -> frozenset[str] | None:
+        if node is None:
+            return None
+        return frozenset(text for _, text in self.strings(node, what, empty=empty))
+
+    def strings(self, node: Node, what: str, *, wildcard: bool = False, empty: bool = False) -> list[tuple[Node, str]]:
+        found = []
+        for child in self.items(node, what, empty=empty):
+            if not isinstance(child.value, str) or not child.value:
+                self.at(child, f"{_shown(child)} in {what} is not a text: put it in quotes")
+            elif "*" in child.value and not wildcard:
+                self.at(child, f"`*` is no wildcard in {what}: names match exactly; for everyone, leave it out")
+            else:
+                found.append((child, child.value))
+        return found
+
+    def items(self, node: Node | None, what: str, *, empty: bool = True) -> list[Node]:
+        if node is None:
+            return []
+        if not isinstance(node.value, list):
+            self.at(node, f"{what}: expected a list, found {_shown(node)}")
+            return []
+        if not node.value and not empty:
+            self.at(node, f"{what} is empty: name at least one, or leave it out")
+        return node.value
+
+    def text(self, node: Node | None, what: str, *, limit: int | None) -> str | None:
+        if node is None:
+            return None
+        if not isinstance(node.value, str) or not node.value.strip():
+            self.at(node, f"{what} is {_shown(node)}: expected a text; put it in quotes")
+            return None
+        if limit is not None and len(node.value) > limit:
+            self.at(node, f"{what} is longer than {limit} characters; shorten it")
+            return None
+        return node.value
+
+    def mapping(self, node: Node, what: str, allowed: tuple[str, ...]) -> dict[str, Node]:
+        if not isinstance(node.value, dict):
+            self.at(node, f"{what}: expected a mapping, found {_shown(node)}")
+            return {}
+        for key in node.value:
+            if key not in allowed:
+                self.refuse(*node.keys[key], f"unknown key {key!r} in {what}: {_nearest(key, allowed)}")
+        return {key: child for key, child in node.value.items() if key in allowed}
+
+
+def _shown(node: Node) -> str:
+    value: Any = node.value
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    text = repr(value) if isinstance(value, str) else str(value).lower()
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def _nearest(key: str, allowed: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, allowed, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(allowed)}"
+
+
+def _loose(node: Node) -> bool:
+    """JSON Schema checks a property only where it is there: `properties` without `required` lets its absence pass."""
+    members = node.value if isinstance(node.value, dict) else {}
+    if not {"allOf", "anyOf", "oneOf", "if"}.isdisjoint(members):
+        return False
+    properties = members["properties"].value if "properties" in members else {}
+    required = members["required"].plain() if "required" in members else []
+    return isinstance(properties, dict) and isinstance(required, list) and bool(set(properties) - set(required))

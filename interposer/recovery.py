@@ -1,0 +1,86 @@
+"""At start: everything that the last run left without an end gets one. Nothing is ever sent again.
+
+A call that was intended may or may not have reached its upstream: it becomes `in_doubt` (`not_known_sent`). A call that
+still waited for a human was certainly not sent: it is withdrawn. Questions whose time is over expire; those that still
+have time stay open, for a yes binds one exact call and not a connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from .model import Kind, Question, QuestionState, Record
+from .ports import Clock, RecordStore
+
+
+class RecoverableStore(RecordStore, Protocol):
+    """What recovery asks beyond the port; every store in `records/` has it."""
+
+    async def left_open(self) -> list[Record]:
+        """Calls asked or intended that have no end, and sessions that were not closed, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many of each were ended."""
+
+    in_doubt: int = 0
+    withdrawn: int = 0
+    sessions: int = 0
+    expired: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """The last run ended in order."""
+        return not (self.in_doubt or self.withdrawn or self.sessions)
+
+
+_ENDING = {
+    Kind.INTENDED: (Kind.IN_DOUBT, "not_known_sent"),
+    Kind.ASKED: (Kind.WITHDRAWN, "aborted"),
+    Kind.SESSION_OPENED: (Kind.SESSION_CLOSED, "aborted"),
+}
+_ORDER = {Kind.INTENDED: 0, Kind.ASKED: 1, Kind.SESSION_OPENED: 2}
+_LIVE = (QuestionState.OPEN, QuestionState.GRANTED)
+
+
+async def recover(store: RecoverableStore, clock: Clock) -> Summary:
+    """End what was left open, calls before their sessions. Call it before the first session. Raises `RecordFault`."""
+    ended = dict.fromkeys(_ENDING, 0)
+    for begun in sorted(await store.left_open(), key=lambda record: _ORDER[record.kind]):
+        kind, code = _ENDING[begun.kind]
+        await store.append(replace(begun, kind=kind, code=code, at=clock.now(), payload=None, size=0))
+        ended[begun.kind] += 1
+    return Summary(
+        in_doubt=ended[Kind.INTENDED],
+        withdrawn=ended[Kind.ASKED],
+        sessions=ended[Kind.SESSION_OPENED],
+        expired=await _expire(store, clock),
+    )
+
+
+async def _expire(store: RecordStore, clock: Clock) -> int:
+    now = clock.now()
+    known = {
+        question.id: question
+        for unanswered in (True, False)
+        for question in await store.questions(unanswered=unanswered)
+    }
+    over = [question for question in known.values() if question.state in _LIVE and question.expires_at <= now]
+    return sum([await store.close_question(question.id, _expiry(question, now)) for question in over])
+
+
+def _expiry(question: Question, now: float) -> Record:
+    return Record(
+        kind=Kind.EXPIRED,
+        session=question.session,
+        at=now,
+        invocation=question.invocation,
+        skill=question.skill,
+        principal=question.requester,
+        policy=question.policy,
+        skill_digest=question.skill_digest,
+        code="expired",
+        question=question.id,
+    )

@@ -1,0 +1,141 @@
+"""What callers are told: refusals that a model can live with, and outcomes as MCP results.
+
+A refused `tools/call` is a result with `isError` and exactly one text block (hosts show models only the first), never
+structured content (clients would validate it), with the facts for programs in `_meta`. "Not executed" and "outcome
+unknown" are different texts.
+"""
+
+from __future__ import annotations
+
+from .broker import Carried
+from .errors import (
+    BROKER_UNAVAILABLE,
+    DENIED,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    OUTCOME_UNKNOWN,
+    UPSTREAM_FAILED,
+    ApprovalPending,
+    ApprovalRefused,
+    BadMessage,
+    Denied,
+    InvalidArguments,
+    Refusal,
+    Unavailable,
+    UnknownSkill,
+)
+from .model import Answered, Failed, Json, JsonObject
+from .wire.mcp import META_DECISION, META_PENDING, neutral_result
+
+_RELAYED_CODES = frozenset({INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR})
+
+
+def is_protocol_error(refusal: Refusal) -> bool:
+    """Whether the refusal is a JSON-RPC error rather than a result: malformed, or a skill that does not exist."""
+    return isinstance(refusal, BadMessage | UnknownSkill)
+
+
+def refused(refusal: Refusal, now: float) -> JsonObject:
+    """The result of a call that was not made."""
+    if isinstance(refusal, ApprovalPending):
+        return _ticket(refusal, now)
+    facts: JsonObject = {"effect": "deny", "code": refusal.code, "reason": refusal.name}
+    if isinstance(refusal, Denied) and refusal.rule:
+        facts["rule"] = refusal.rule
+    if isinstance(refusal, ApprovalRefused):
+        facts["approval_id"] = refusal.question
+    return _error_result(_refusal_text(refusal), {META_DECISION: facts})
+
+
+def _refusal_text(refusal: Refusal) -> str:
+    if isinstance(refusal, Denied):
+        rule = f" (rule {refusal.rule})" if refusal.rule else ""
+        if refusal.name == "rate_limited":
+            return f"Blocked by policy{rule}: {refusal.public} The tool was not run; nothing was executed."
+        return (
+            f"Blocked by policy{rule}: {refusal.public} The tool was not run; nothing was executed. "
+            "Do not retry this call and do not try to reach the same effect another way; ask the user instead."
+        )
+    if isinstance(refusal, ApprovalRefused):
+        return (
+            f"Not approved: {refusal.public} The tool was not run; nothing was executed. "
+            "Do not retry this call unless the user asks for it."
+        )
+    if isinstance(refusal, InvalidArguments):
+        return (
+            f"The arguments do not fit the tool's input schema: {refusal.public}. "
+            "The tool was not run; nothing was executed. Correct the arguments before calling again."
+        )
+    if isinstance(refusal, Unavailable):
+        return f"{refusal.public} This is not a decision about the call. Tell the user; do not retry in a loop."
+    return f"{refusal.public} Do not retry."
+
+
+def _ticket(refusal: ApprovalPending, now: float) -> JsonObject:
+    left_s = max(0, round(refusal.expires_at - now))
+    text = (
+        f"Not run yet: a human has to approve this call first (approval {refusal.question}, open for another "
+        f"{_minutes(left_s)}). Nothing was executed. Tell the user that it waits for approval. After it is approved, "
+        "call the same tool again with identical arguments; do not vary them and do not work around."
+    )
+    pending = {
+        "approval_id": refusal.question,
+        "expires_at": refusal.expires_at,
+        "retry_after_ms": round(refusal.retry_after_s * 1000),
+    }
+    return _error_result(text, {META_PENDING: pending})
+
+
+def _minutes(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
+def upstream_error(carried: Carried) -> JsonObject | None:
+    """The JSON-RPC error with which the upstream refused the request, its code mapped where it has no meaning here."""
+    error = carried.masked.value
+    if carried.outcome is not Failed or not isinstance(error, dict) or carried.withheld:
+        return None
+    code, message = error.get("code"), error.get("message")
+    # Codes from -32000 to -32099 speak about one hop only (MCP 2026-07-28, errors): they are not passed on.
+    known = isinstance(code, int) and (code in _RELAYED_CODES or not -32768 <= code <= -32000)
+    relayed: JsonObject = {
+        "code": code if known else UPSTREAM_FAILED,
+        "message": message if isinstance(message, str) else "The upstream refused the request.",
+    }
+    return {**relayed, "data": error["data"]} if "data" in error else relayed
+
+
+def result_of(carried: Carried) -> JsonObject:
+    """The MCP result of a call that went across."""
+    if carried.withheld:
+        return _error_result(
+            "The tool was run, but its answer is withheld: it could not be masked or recorded as policy demands. "
+            "Do not repeat the call: it took effect. Tell the user.",
+            _facts(carried, BROKER_UNAVAILABLE, "withheld"),
+        )
+    if carried.outcome is Answered:
+        return neutral_result(carried.masked.value)
+    if carried.outcome is Failed:
+        return _error_result(
+            "The upstream service is not available. The tool was not run; nothing was executed. "
+            "Tell the user; do not retry in a loop.",
+            _facts(carried, UPSTREAM_FAILED, "upstream_unavailable"),
+        )
+    return _error_result(
+        "The outcome of this call is unknown: it was sent, and no answer came. It may have taken effect. "
+        "Do not repeat it; check its effect first, or ask the user.",
+        _facts(carried, OUTCOME_UNKNOWN, "outcome_unknown"),
+    )
+
+
+def _facts(carried: Carried, code: int, reason: str) -> JsonObject:
+    return {META_DECISION: {"effect": "allow", "code": code, "reason": reason, "invocation": carried.invocation}}
+
+
+def _error_result(text: str, meta: Json) -> JsonObject:
+    return {"content": [{"type": "text", "text": text}], "isError": True, "_meta": meta}
+
+
+__all__ = ["DENIED", "is_protocol_error", "refused", "result_of", "upstream_error"]

@@ -1,0 +1,432 @@
+"""One conversation: wire messages in, `Broker.invoke`, wire messages out.
+
+Calls overlap and never wait for each other. A peer that sends more than it may have in flight, or that does not read,
+is read from no further until it does. What a peer cancels is cancelled upstream, and is never answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from . import replies
+from .broker import Broker
+from .catalogue import Catalogue
+from .errors import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    BadMessage,
+    InterposerError,
+    Refusal,
+)
+from .journal import Journal
+from .model import Call, Era, JsonObject, Progress
+from .pages import Pages
+from .ports import Authenticator, Clock, Connection, Masker, PolicyInformationPoint
+from .wire import jsonrpc, mcp
+from .wire.framing import LineFramer, Oversize
+from .wire.jsonrpc import Notification, Request
+
+log = logging.getLogger(__name__)
+CANCEL_S = 5.0
+"""How long cancelled calls may take to be put on record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one peer may have going on."""
+
+    frame_bytes: int = 4 * 1024 * 1024
+    in_flight: int = 256
+    backlog_bytes: int = 1024 * 1024
+    grace_s: float = 1.0
+    """How long calls may go on after their peer has hung up."""
+    hold_s: float = 4.0
+    hold_by_client: dict[str, float] = field(default_factory=dict)
+    """Client name -> how long that client can wait for a human (client profiles)."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every conversation of this broker shares."""
+
+    broker: Broker
+    catalogue: Catalogue
+    journal: Journal
+    masker: Masker
+    authenticator: Authenticator
+    facts: PolicyInformationPoint
+    pages: Pages
+    face: mcp.ServerFace
+    clock: Clock
+    limits: Limits
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A request that is being worked on."""
+
+    request: Request
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    batch: _Batch | None = None
+    token: int | str | None = None
+    """The caller's progress token."""
+    progress: float = 0.0
+
+
+class _Batch:
+    """The answers to a 2025-03-26 batch, sent as one array when the last of them is there."""
+
+    def __init__(self, size: int, send: Callable[[bytes], None]) -> None:
+        self._missing = size
+        self._send = send
+        self._answers: list[bytes] = []
+
+    def answer(self, frame: bytes | None) -> None:
+        if frame is not None:
+            self._answers.append(frame.rstrip(b"\n"))
+        self._missing -= 1
+        if self._missing == 0 and self._answers:
+            self._send(b"[" + b",".join(self._answers) + b"]\n")
+
+
+class Session:
+    """A `Receiver`: what one connection says, and what it is told."""
+
+    def __init__(
+        self,
+        id: str,
+        connection: Connection,
+        house: House,
+        tasks: TaskGroup,
+        gone: Callable[[Session], object] = lambda _: None,
+    ) -> None:
+        """`gone` is called when the conversation is over and recorded."""
+        self.id = id
+        self._gone = gone
+        self._connection = connection
+        self._house = house
+        self._tasks = tasks
+        self._dialogue = mcp.Dialogue()
+        self._framer = LineFramer(house.limits.frame_bytes)
+        self._flights: dict[tuple[type, int | str], _Flight] = {}
+        self._listeners: dict[tuple[type, int | str], Request] = {}
+        self._idle: anyio.Event | None = None
+        self._reading = True
+        self._over = False
+        self._unwatch = house.catalogue.watch(self._list_changed)
+        tasks.start_soon(self._opened)
+
+    # -- Receiver
+
+    def received(self, data: bytes) -> None:
+        for frame in self._framer.feed(data):
+            if isinstance(frame, Oversize):
+                self._send(jsonrpc.error(None, INVALID_REQUEST, "The message is too large"))
+            else:
+                self._frame(frame)
+        self._throttle()
+
+    def ended(self) -> None:
+        if not self._over:
+            self._over = True
+            self._tasks.start_soon(self._finish)
+
+    def drained(self) -> None:
+        self._throttle()
+
+    def hang_up(self) -> None:
+        """The broker stops: nothing new is taken, what is in flight gets its grace."""
+        self._connection.pause()
+        self.ended()
+
+    # -- messages
+
+    def _frame(self, frame: bytes) -> None:
+        try:
+            if self._dialogue.batches and frame.lstrip()[:1] == b"[":
+                self._batch(jsonrpc.parse_batch(frame))
+                return
+            message = jsonrpc.parse(frame)
+        except BadMessage as bad:
+            self._send(_error(bad))
+            return
+        if isinstance(message, Request):
+            self._request(message, None)
+        elif isinstance(message, Notification):
+            self._notification(message)
+        # Responses answer requests, and this side makes none.
+
+    def _batch(self, messages: list[jsonrpc.Message | BadMessage]) -> None:
+        expected = sum(isinstance(m, Request | BadMessage) for m in messages)
+        batch = _Batch(expected, self._send)
+        for message in messages:
+            if isinstance(message, Request):
+                self._request(message, batch)
+            elif isinstance(message, Notification):
+                self._notification(message)
+            elif isinstance(message, BadMessage):
+                batch.answer(_error(message))
+
+    def _request(self, request: Request, batch: _Batch | None) -> None:
+        flight = _Flight(request, batch=batch)
+        key = (type(request.id), request.id)
+        try:
+            if key in self._flights or key in self._listeners:
+                raise BadMessage(INVALID_REQUEST, "A request with this id is in flight", id=request.id)
+            if self._over:
+                raise BadMessage(INTERNAL_ERROR, "The broker is shutting down", id=request.id)
+            self._dialogue.admit(request)
+            answer = self._at_once(request)
+        except BadMessage as bad:
+            self._answer(flight, _error(bad))
+            return
+        if answer is not None:
+            self._answer(flight, jsonrpc.result(request.id, answer))
+        elif request.method == "subscriptions/listen":
+            self._listen(key, request)
+        else:
+            self._flights[key] = flight
+            self._tasks.start_soon(self._work, key, flight)
+
+    def _at_once(self, request: Request) -> JsonObject | None:
+        """The result of a request that needs no waiting; None where one has to wait. Raises `BadMessage`."""
+        method, face = request.method, self._house.face
+        if method == "tools/call" or method == "tools/list" or method == "subscriptions/listen":
+            return None
+        if method == "ping":
+            return {}
+        if method == "initialize":
+            self._tasks.start_soon(self._introduce, request.params.get("clientInfo"))
+            return face.initialized(self._dialogue.version)
+        if method == "server/discover":
+            return face.stamped(face.discovered())
+        raise BadMessage(METHOD_NOT_FOUND, "Method not found", id=request.id)
+
+    def _notification(self, message: Notification) -> None:
+        if message.method == "notifications/cancelled":
+            self._cancel(message.params.get("requestId"))
+        elif message.method == "tools/call":
+            # A call without an id would run without an answer: it is refused where only the record can show it.
+            refusal = BadMessage(INVALID_REQUEST, "tools/call was sent as a notification")
+            self._tasks.start_soon(self._refused_silently, refusal, message.params.get("name"))
+
+    def _cancel(self, id: object) -> None:
+        if isinstance(id, bool) or not isinstance(id, int | str):
+            return
+        key = (type(id), id)
+        listener = self._listeners.pop(key, None)
+        if listener is not None:
+            self._send(jsonrpc.result(listener.id, self._subscribed(listener, {"resultType": "complete"})))
+        flight = self._flights.get(key)
+        if flight is not None:
+            flight.scope.cancel()
+
+    # -- work that waits
+
+    async def _work(self, key: tuple[type, int | str], flight: _Flight) -> None:
+        request = flight.request
+        frame: bytes | None = None
+        with flight.scope:
+            try:
+                if request.method == "tools/call":
+                    frame = await self._call(flight)
+                else:
+                    frame = jsonrpc.result(request.id, await self._list(request))
+            except BadMessage as bad:
+                frame = _error(bad, id=request.id)
+            except InterposerError as fault:
+                log.warning("%s: %s", request.method, fault)
+                frame = jsonrpc.error(request.id, INTERNAL_ERROR, fault.public)
+            except Exception:
+                # The session boundary: whatever went wrong, the caller is told nothing but that.
+                log.exception("unexpected fault in %s", request.method)
+                frame = jsonrpc.error(request.id, INTERNAL_ERROR, "The broker failed. The outcome is unknown.")
+        del self._flights[key]
+        if self._idle is not None and not self._flights:
+            self._idle.set()
+        self._answer(flight, frame)
+        self._throttle()
+
+    async def _call(self, flight: _Flight) -> bytes:
+        params = flight.request.params
+        name, arguments = params.get("name"), params.get("arguments", {})
+        if not isinstance(name, str):
+            raise BadMessage(INVALID_PARAMS, "tools/call needs a name")
+        if not isinstance(arguments, dict):
+            raise BadMessage(INVALID_PARAMS, "arguments must be an object")
+        unknown = sorted(params.keys() - {"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
+        if unknown:
+            raise BadMessage(INVALID_PARAMS, "tools/call has members that it does not know")
+        flight.token = self._token(params)
+        limits = self._house.limits
+        call = Call(
+            session=self.id,
+            caller=self._connection.caller,
+            name=name,
+            arguments=arguments,
+            hold_s=limits.hold_by_client.get(self._dialogue.client, limits.hold_s),
+            on_progress=None if flight.token is None else lambda progress: self._progress(flight, progress),
+            client=self._dialogue.client,
+        )
+        id = flight.request.id
+        try:
+            carried = await self._house.broker.invoke(call)
+        except Refusal as refusal:
+            if replies.is_protocol_error(refusal):
+                return jsonrpc.error(id, refusal.code, refusal.public)
+            return jsonrpc.result(id, self._stamped(replies.refused(refusal, self._house.clock.now())))
+        error = replies.upstream_error(carried)
+        if error is not None:
+            return jsonrpc.error(id, error["code"], error["message"], error.get("data"))
+        result = replies.result_of(carried)
+        if self._dialogue.era is Era.LEGACY:
+            wrap = mcp.wrapped(carried.skill.definition)
+            return jsonrpc.result(id, mcp.legacy_result(result, wrap=wrap))
+        return jsonrpc.result(id, self._stamped(result))
+
+    async def _list(self, request: Request) -> JsonObject:
+        house = self._house
+        cursor = request.params.get("cursor")
+        if cursor is not None and not isinstance(cursor, str):
+            raise BadMessage(INVALID_PARAMS, "cursor must be a string")
+        principal = await house.authenticator.authenticate(self._connection.caller)
+        await house.catalogue.refresh()
+        offers = house.catalogue.visible(principal)
+        page, following = house.pages.turn(offers, cursor, principal, house.catalogue.generation)
+        if self._dialogue.era is Era.LEGACY:
+            listed: JsonObject = {"tools": [mcp.legacy_definition(offer.shown) for offer in page]}
+        else:
+            listed = {"tools": [offer.shown for offer in page], "ttlMs": 5000, "cacheScope": "private"}
+        if following is not None:
+            listed["nextCursor"] = following
+        return self._stamped(listed)
+
+    async def _refused_silently(self, refusal: Refusal, name: object) -> None:
+        try:
+            await self._house.journal.refuse(
+                refusal, session=self.id, name=name if isinstance(name, str) else "", principal=None
+            )
+        except InterposerError as fault:
+            log.warning("a refusal could not be recorded: %s", fault)
+
+    async def _opened(self) -> None:
+        try:
+            await self._house.journal.session_opened(self.id, self._connection.caller)
+        except InterposerError as fault:
+            log.warning("the start of %s could not be recorded: %s", self.id, fault)
+
+    async def _introduce(self, client: object) -> None:
+        try:
+            masked = self._house.masker.mask(client, frozenset({"pii", "secrets"}))
+            await self._house.journal.introduced(self.id, masked)
+        except InterposerError as fault:
+            log.warning("the introduction of %s could not be recorded: %s", self.id, fault)
+
+    # -- what the peer is told
+
+    def _stamped(self, result: JsonObject) -> JsonObject:
+        return self._house.face.stamped(result) if self._dialogue.era is Era.MODERN else result
+
+    def _token(self, params: JsonObject) -> int | str | None:
+        meta = params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        if token is None or isinstance(token, str) or (isinstance(token, int) and not isinstance(token, bool)):
+            return token
+        raise BadMessage(INVALID_PARAMS, "progressToken must be a string or an integer")
+
+    def _progress(self, flight: _Flight, progress: Progress) -> None:
+        """One counter for our own heartbeat and the upstream's: it only grows (MCP, progress)."""
+        if self._over or flight.scope.cancel_called:
+            return
+        told = progress.progress
+        passed = told is not None and told > flight.progress
+        flight.progress = float(told) if told is not None and passed else flight.progress + 0.001
+        params: JsonObject = {"progressToken": flight.token, "progress": told if passed else flight.progress}
+        if passed and progress.total is not None:
+            params["total"] = progress.total
+        if progress.message is not None:
+            params["message"] = progress.message
+        self._send(jsonrpc.notification("notifications/progress", params))
+
+    def _listen(self, key: tuple[type, int | str], request: Request) -> None:
+        wanted = request.params.get("notifications")
+        if not isinstance(wanted, dict):
+            self._send(jsonrpc.error(request.id, INVALID_PARAMS, "subscriptions/listen needs notifications"))
+            return
+        honoured = {"toolsListChanged": True} if wanted.get("toolsListChanged") is True else {}
+        self._listeners[key] = request
+        params = self._subscribed(request, {"notifications": honoured})
+        self._send(jsonrpc.notification("notifications/subscriptions/acknowledged", params))
+
+    def _subscribed(self, request: Request, params: JsonObject) -> JsonObject:
+        return {**params, "_meta": {mcp.META_SUBSCRIPTION: request.id}}
+
+    def _list_changed(self) -> None:
+        if self._over:
+            return
+        if self._dialogue.era is Era.LEGACY:
+            self._send(jsonrpc.notification("notifications/tools/list_changed", {}))
+            return
+        for request in self._listeners.values():
+            wanted = request.params["notifications"]
+            if wanted.get("toolsListChanged") is True:
+                params = self._subscribed(request, {})
+                self._send(jsonrpc.notification("notifications/tools/list_changed", params))
+
+    def _answer(self, flight: _Flight, frame: bytes | None) -> None:
+        """Send the answer; a request that was cancelled has none (MCP, cancellation)."""
+        if flight.scope.cancel_called:
+            frame = None
+        if flight.batch is not None:
+            flight.batch.answer(frame)
+        elif frame is not None:
+            self._send(frame)
+
+    def _send(self, frame: bytes) -> None:
+        self._connection.send(frame)
+
+    def _throttle(self) -> None:
+        limits = self._house.limits
+        free = len(self._flights) < limits.in_flight and self._connection.backlog < limits.backlog_bytes
+        if free and not self._reading:
+            self._reading = True
+            self._connection.resume()
+        elif not free and self._reading:
+            self._reading = False
+            self._connection.pause()
+
+    async def _finish(self) -> None:
+        """The peer has hung up: give its calls their grace, then cancel them."""
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(self._house.limits.grace_s):
+                await self._landed()
+            for flight in list(self._flights.values()):
+                flight.scope.cancel()
+            with anyio.move_on_after(CANCEL_S):
+                await self._landed()
+            self._listeners.clear()
+            self._unwatch()
+            self._connection.close()
+            self._house.facts.forget(self.id)
+            try:
+                await self._house.journal.session_closed(self.id)
+            except InterposerError as fault:
+                log.warning("the end of %s could not be recorded: %s", self.id, fault)
+            self._gone(self)
+
+
+    async def _landed(self) -> None:
+        if self._flights:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+
+def _error(bad: BadMessage, *, id: int | str | None = None) -> bytes:
+    return jsonrpc.error(bad.id if bad.id is not None else id, bad.code, bad.public, getattr(bad, "data", None))

@@ -1,0 +1,71 @@
+"""The policy in force: read at start, read again when its file changes or on SIGHUP, all of it or nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+
+from .config import STARTER, read_text
+from .errors import ConfigurationError
+from .policy import engine
+
+log = logging.getLogger(__name__)
+POLL_S = 1.0
+
+
+class StandingPolicy:
+    """Holds one `Policy`; a file that cannot be read or is wrong leaves the old one standing, loudly."""
+
+    def __init__(self, source: str, reloaded: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`source` is a path or `builtin:starter`. Raises `ConfigurationError`: no start without a policy."""
+        self._source = source
+        self.reloaded = reloaded
+        self._seen = self._stamp()
+        self.current = self._read()
+
+    @property
+    def source(self) -> str:
+        return self._source
+
+    async def reload(self) -> bool:
+        """Read again; whether another policy is in force now. Raises `ConfigurationError`, and the old one stands."""
+        self._seen = self._stamp()
+        fresh = self._read()
+        if fresh.digest == self.current.digest:
+            return False
+        self.current = fresh
+        log.warning("policy %s is in force, digest %s", self._source, fresh.digest[:16])
+        if self.reloaded is not None:
+            await self.reloaded()
+        return True
+
+    async def watch(self) -> None:
+        """Reload when the file changes; never returns."""
+        while True:
+            await anyio.sleep(POLL_S)
+            if self._stamp() != self._seen:
+                await self.try_reload()
+
+    async def try_reload(self) -> None:
+        try:
+            await self.reload()
+        except ConfigurationError as error:
+            log.error("the policy was not reloaded, the old one stands:\n%s", error)
+
+    def _read(self) -> engine.Policy:
+        if self._source == STARTER:
+            return engine.starter()
+        return engine.load(read_text(Path(self._source)), self._source)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        if self._source == STARTER:
+            return None
+        try:
+            stat = os.stat(self._source)
+        except OSError:
+            return (0, 0, 0)
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,0 +1,240 @@
+"""Unix and TCP sockets: many peers, each known before its first byte is read as a message.
+
+A Unix peer is whom the kernel says it is; a TCP peer, on loopback only, shows a token in its first line. The Unix
+socket is never reachable with wider rights than it is meant to have, and never in a place where somebody else could
+put another socket under its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import anyio
+from anyio.abc import TaskGroup
+
+from interposer.errors import BROKER_UNAVAILABLE, Unavailable
+from interposer.model import Caller
+from interposer.ports import Secret
+
+from .gate import GuardedLink, digests, error_line
+from .link import Accept, Limits, Link
+from .places import problem, remove_stale, require_bindable, require_safe_directory, resolve_group
+
+_ACCEPTS_PER_TURN = 64
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_log = logging.getLogger("interposer.transports")
+
+
+class _Listening(ABC):
+    """Accepts peers until cancelled; one task for each, and none of them is left."""
+
+    def __init__(self, limits: Limits | None) -> None:
+        self._limits = limits or Limits()
+
+    async def serve(self, accept: Accept, ready: Callable[[str], None]) -> None:
+        """Serve until cancelled. Raises `ConfigurationError` when the address cannot be had safely."""
+        listener = self._listen()
+        try:
+            ready(self._address(listener))
+            async with anyio.create_task_group() as peers:
+                door = _Door(listener, self._limits, peers, lambda peer: self._link(peer, accept))
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    door.shut()
+        finally:
+            self._unlisten(listener)
+
+    @abstractmethod
+    def _listen(self) -> socket.socket:
+        """A listening, non-blocking socket."""
+
+    @abstractmethod
+    def _address(self, listener: socket.socket) -> str:
+        """What a client is told."""
+
+    @abstractmethod
+    def _link(self, peer: socket.socket, accept: Accept) -> Link:
+        """The link for a peer that has just been accepted."""
+
+    def _unlisten(self, listener: socket.socket) -> None:
+        listener.close()
+
+
+class UnixSocket(_Listening):
+    """A `Transport` on a Unix socket. `mode` and `group` say who may connect; the kernel says who did."""
+
+    def __init__(
+        self, path: str, mode: int = 0o660, group: str | int | None = None, *, limits: Limits | None = None
+    ) -> None:
+        super().__init__(limits)
+        self._path = path
+        self._mode = mode
+        self._gid = resolve_group(group)
+        self._identity: tuple[int, int] | None = None
+
+    def _listen(self) -> socket.socket:
+        require_bindable(self._path)
+        require_safe_directory(self._path)
+        remove_stale(self._path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind(listener)
+        except OSError as error:
+            listener.close()
+            raise problem(self._path, f"cannot listen here: {os.strerror(error.errno or 0)}") from error
+        return listener
+
+    def _bind(self, listener: socket.socket) -> None:
+        # unix(7), Linux: the file is created with the mode of the socket's own inode, so it is never open to others,
+        # and the process-wide umask is left alone. It only becomes reachable with listen().
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(self._path)
+        placed = os.lstat(self._path)
+        self._identity = (placed.st_dev, placed.st_ino)
+        if self._gid is not None:
+            os.chown(self._path, -1, self._gid, follow_symlinks=False)
+        os.chmod(self._path, self._mode)
+        listener.listen(128)
+        listener.setblocking(False)
+
+    def _unlisten(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            placed = os.lstat(self._path)
+            if (placed.st_dev, placed.st_ino) == self._identity:
+                os.unlink(self._path)
+        listener.close()
+
+    def _address(self, listener: socket.socket) -> str:
+        return f"unix:{self._path}"
+
+    def _link(self, peer: socket.socket, accept: Accept) -> Link:
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, gid = struct.unpack("iII", raw)
+        return Link(Caller("unix", uid=uid, gid=gid, pid=pid), accept, self._limits)
+
+
+class TcpSocket(_Listening):
+    """A `Transport` on a loopback address. `tokens` are (token, label): the label is what the caller is known by."""
+
+    def __init__(
+        self, host: str, port: int, tokens: Sequence[tuple[Secret, str]], *, limits: Limits | None = None
+    ) -> None:
+        super().__init__(limits)
+        self._host = _loopback(host)
+        self._port = port
+        self._tokens = digests(f"tcp://{host}:{port}", tokens)
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self._host, self._port))
+            listener.listen(128)
+        except OSError as error:
+            listener.close()
+            place = f"tcp://{self._host}:{self._port}"
+            raise problem(place, f"cannot listen here: {os.strerror(error.errno or 0)}; choose another port") from error
+        listener.setblocking(False)
+        return listener
+
+    def _address(self, listener: socket.socket) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"tcp://{host}:{listener.getsockname()[1]}"
+
+    def _link(self, peer: socket.socket, accept: Accept) -> Link:
+        return GuardedLink(self._tokens, accept, self._limits)
+
+
+class _Door:
+    """Takes peers in while there is room, and rests when the process is out of descriptors."""
+
+    def __init__(
+        self, listener: socket.socket, limits: Limits, peers: TaskGroup, link: Callable[[socket.socket], Link]
+    ) -> None:
+        self._listener = listener
+        self._limits = limits
+        self._peers = peers
+        self._link = link
+        self._inside = 0
+        self._loop = asyncio.get_running_loop()
+        self._rest: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener.fileno(), self._admit)
+
+    def shut(self) -> None:
+        """Nobody is let in any more; who is inside is cancelled with the task group."""
+        self._loop.remove_reader(self._listener.fileno())
+        if self._rest is not None:
+            self._rest.cancel()
+        self._peers.cancel_scope.cancel()
+
+    def _admit(self) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                peer, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
+                    raise
+                self._pause(error)
+                return
+            peer.setblocking(False)
+            if self._inside >= self._limits.connections:
+                _turn_away(peer)
+            else:
+                self._inside += 1
+                self._peers.start_soon(self._host, peer)
+
+    def _pause(self, error: OSError) -> None:
+        _log.warning("not accepting for %.1f s: %s", self._limits.backoff_s, error.strerror)
+        self._loop.remove_reader(self._listener.fileno())
+        self._rest = self._loop.call_later(self._limits.backoff_s, self._reopen)
+
+    def _reopen(self) -> None:
+        self._rest = None
+        self._loop.add_reader(self._listener.fileno(), self._admit)
+
+    async def _host(self, peer: socket.socket) -> None:
+        """One peer, from its first byte to its last."""
+        try:
+            try:
+                link = self._link(peer)
+                try:
+                    await self._loop.connect_accepted_socket(lambda: link, peer)
+                    await link.lost
+                finally:
+                    await link.farewell()
+            except OSError as error:
+                _log.info("a peer was gone before it was connected: %s", error.strerror)
+        finally:
+            self._inside -= 1
+            peer.close()
+
+
+def _turn_away(peer: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        peer.send(error_line(None, BROKER_UNAVAILABLE, Unavailable.public))
+    peer.close()
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        safe = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        safe = False
+    if not safe:
+        raise problem(f"tcp://{host}", "loopback addresses only: on a network a token needs TLS; use 127.0.0.1")
+    return address
