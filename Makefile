@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench servers clean
+.PHONY: demo test check format bench servers clean constraints
 
 demo: $(READY)
 	@$(BIN)/interposer demo
@@ -40,3 +40,7 @@ $(READY): pyproject.toml constraints.txt adapters/langchain/pyproject.toml
 
 clean:
 	rm -rf $(VENV) .node .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Write constraints.txt anew from pyproject.toml: every version pinned by hash, no index named.
+constraints:
+	$(BIN)/python tools/constraints.py > constraints.txt

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import secrets as randomness
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +21,7 @@ from anyio.abc import TaskGroup
 from . import __version__, config
 from .admin import Administration, AdminSession
 from .broker import Broker
-from .callers import Callers
+from .callers import Callers, KnownCaller
 from .catalogue import Catalogue
 from .channels.terminal import TerminalChannel
 from .clock import SystemClock
@@ -29,12 +31,12 @@ from .errors import ConfigurationError, InterposerError
 from .facts import MemoryFacts
 from .journal import Journal
 from .masking.engine import Engine
-from .model import Caller, JsonObject, Kind, Principal
+from .model import Caller, Era, JsonObject, Kind, Principal
 from .pages import Pages
 from .pins import FilePins
 from .ports import Connection, Receiver, Secrets, Transport
 from .recovery import recover
-from .secrets.sources import SourceSecrets
+from .secrets.sources import SourcedSecrets
 from .session import House, Limits, Session
 from .standing import StandingPolicy
 from .state import State, claim
@@ -87,11 +89,40 @@ def _name(command: list[str]) -> str:
 
 def run(serve: Callable[[Settings], Awaitable[int]], chosen: Settings) -> int:
     """Run on uvloop where it is there; returns the exit code. Raises `ConfigurationError`."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="interposer: %(message)s")
+    heard = _Dropping()
+    logging.getLogger().addHandler(heard)
     try:
         return anyio.run(serve, chosen, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
     except BaseExceptionGroup as several:
         raise _first(several) from several
+    finally:
+        heard.stop()
+
+
+class _Dropping(logging.Handler):
+    """Writes log lines from a thread of its own and drops what nobody reads: a full pipe behind standard error must
+    not stall the broker, nor keep it from ending."""
+
+    def __init__(self, lines: int = 10_000) -> None:
+        super().__init__()
+        self._lines: queue.Queue[str | None] = queue.Queue(lines)
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):
+            self._lines.put_nowait(f"interposer: {record.getMessage()}\n")
+
+    def stop(self) -> None:
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._writer.join(1.0)
+
+    def _write(self) -> None:
+        for line in iter(self._lines.get, None):
+            with suppress(OSError, ValueError):
+                sys.stderr.write(line)
+                sys.stderr.flush()
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -157,7 +188,7 @@ class _Standing:
         self._clock = SystemClock()
         self._masker = Engine(monotonic=self._clock.monotonic)
         self._policy = StandingPolicy(chosen.policy, self._policy_changed)
-        self._secrets = SourceSecrets(_sources(chosen))
+        self._secrets = SourcedSecrets(_sources(chosen), insecure_env=chosen.config.insecure_env)
         self._facts = MemoryFacts(self._clock)
         self._journal = Journal(state.store, self._clock)
         self._upstreams = [self._upstream(name, found) for name, found in chosen.upstreams.items()]
@@ -174,14 +205,12 @@ class _Standing:
         self._desk = Desk(
             state.store,
             self._clock,
-            [TerminalChannel(lambda line: print(line, file=sys.stderr, flush=True))],
+            [TerminalChannel(log.warning)],
             _new_id,
             DeskLimits(approvals.pending_per_session, approvals.pending),
             masker=self._masker,
         )
-        callers = Callers(
-            [person.model_dump() for person in chosen.config.callers], unmapped=chosen.config.unmapped_callers
-        )
+        callers = Callers(_known(chosen.config), unmapped=chosen.config.unmapped_callers)
         broker = Broker(
             authenticator=callers,
             catalogue=self._catalogue,
@@ -388,6 +417,7 @@ class _Standing:
             on_notice=lambda kind, detail: self._noticed(name, kind, detail),
             guard=self._masker.guard,
             limits=UpstreamLimits(start_s=duration_s(found.start_timeout)),
+            era=None if found.era == "auto" else Era(found.era),
         )
 
     def _masked_text(self, text: str) -> str:
@@ -407,6 +437,14 @@ class _Standing:
 def _new_id(kind: str) -> str:
     """`<kind>_` and 80 random bits."""
     return f"{kind}_{randomness.token_hex(10)}"
+
+
+def _known(found: Config) -> list[KnownCaller]:
+    people = [KnownCaller(p.subject, tuple(p.groups), uid=p.uid) for p in found.callers]
+    tokens = found.listen.tcp.tokens if found.listen.tcp else []
+    return people + [
+        KnownCaller(t.subject, tuple(t.groups), token=_token_name(number)) for number, t in enumerate(tokens)
+    ]
 
 
 def _token_name(number: int) -> str:

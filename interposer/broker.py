@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
+from .ballot import question_digest
 from .catalogue import Catalogue, Offer
 from .desk import Desk
 from .errors import Denied, InterposerError, Refusal, Unavailable
@@ -172,9 +173,9 @@ class Broker:
         )
         if latest.effect is Effect.DENY:
             raise _denied(latest)
-        if latest.effect is Effect.ASK and latest.policy != decision.policy:
+        if latest.effect is Effect.ASK and question_digest(invocation, latest) != approval.digest:
             raise Denied(
-                "the policy changed after the approval",
+                "the policy or its terms changed after the approval",
                 name="policy_changed",
                 message="The policy changed after this call was approved; it has to be asked for again.",
             )

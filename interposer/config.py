@@ -7,157 +7,212 @@ Relative paths are relative to the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing import Annotated, Any, Literal
 
 from .errors import ConfigurationError, Problem
-from .policy.strict_yaml import Node, read
 
 STARTER = "builtin:starter"
-_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
-_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+"""What pydantic is to make of the classes below. It is imported only when a file is read: a broker that is given a
+command instead of a file starts without it."""
 
 
-def duration_s(text: Any) -> float:
+class Checked:
+    """An annotation: pydantic calls `check` with the value, which it returns or refuses with `ValueError`."""
+
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        self._check = check
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+
+def duration_s(text: str) -> float:
     """`500ms`, `4s`, `30m`, `12h`, `1d` -> seconds. Raises `ValueError`."""
-    if isinstance(text, str):
-        for unit in ("ms", "s", "m", "h", "d"):
-            number = text.removesuffix(unit)
-            if number != text and number.replace(".", "", 1).isdigit():
-                return float(number) * _DURATIONS[unit]
-    raise ValueError("expected a duration such as 500ms, 4s, 30m, 12h or 1d")
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError("expected a duration such as 500ms, 4s, 30m, 12h or 1d")
+    return float(found[1]) * _UNIT_S[found[2]]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+def _duration(text: str) -> str:
+    duration_s(text)
+    return text
 
 
-class CredentialConfig(_Strict):
+def _matching(pattern: str, expected: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return check
+
+
+def _between(least: int, most: int) -> Callable[[int], int]:
+    def check(number: int) -> int:
+        if not least <= number <= most:
+            raise ValueError(f"expected a number from {least} to {most}")
+        return number
+
+    return check
+
+
+def _not_empty(words: list[Any]) -> list[Any]:
+    if not words:
+        raise ValueError("expected at least one entry")
+    return words
+
+
+Duration = Annotated[str, Checked(_duration)]
+Source = Annotated[str, Checked(_matching(r"(file|env):.+", "file:PATH (mode 0400) or env:NAME (insecure)"))]
+Variable = Annotated[str, Checked(_matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"))]
+UpstreamName = Annotated[
+    str, Checked(_matching(r"[A-Za-z][A-Za-z0-9_-]{0,31}", "a letter, then at most 31 letters, digits, _ or -"))
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialConfig:
     """The private credential of one upstream, given to its process only."""
 
-    env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable of the child's environment.")
-    source: str = Field(description="`file:PATH` (mode 0400, own uid), or `env:NAME` (insecure).")
+    __pydantic_config__ = _STRICT
 
-    @field_validator("source")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if not value.startswith(("file:", "env:")) or value.endswith(":"):
-            raise ValueError("expected file:PATH or env:NAME")
-        return value
+    env: Variable
+    """The variable of the child's environment that holds it."""
+    source: Source
+    """`file:PATH` (mode 0400, own uid), or `env:NAME` (insecure)."""
 
 
-class UpstreamConfig(_Strict):
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
     """One MCP server that the broker starts."""
 
-    command: list[str] = Field(min_length=1, description="Program and arguments; no shell.")
-    cwd: str | None = Field(default=None, description="Where it runs; this file's folder if absent.")
-    env: dict[str, str] = Field(default_factory=dict, description="Literal variables, not secret.")
-    inherit: list[str] = Field(default_factory=list, description="Variables taken over from the broker's own.")
+    __pydantic_config__ = _STRICT
+
+    command: Annotated[list[str], Checked(_not_empty)]
+    """Program and arguments; no shell."""
+    cwd: str | None = None
+    """Where it runs; this file's folder if absent."""
+    env: dict[Variable, str] = field(default_factory=dict)
+    """Literal variables, not secret."""
+    inherit: list[Variable] = field(default_factory=list)
+    """Variables taken over from the broker's own environment."""
     credential: CredentialConfig | None = None
-    start_timeout: str = "60s"
-
-    @field_validator("start_timeout")
-    @classmethod
-    def _duration(cls, value: str) -> str:
-        duration_s(value)
-        return value
+    era: Literal["auto", "legacy", "modern"] = "auto"
+    """Which family of MCP it speaks; `auto` finds out."""
+    start_timeout: Duration = "60s"
 
 
-class SocketConfig(_Strict):
+@dataclass(frozen=True, slots=True)
+class SocketConfig:
     """The Unix socket that agents connect to."""
 
-    path: str | None = Field(default=None, description="Default: $INTERPOSER_HOME/broker.sock.")
-    group: str | None = Field(default=None, description="Group that may connect (mode 0660).")
+    __pydantic_config__ = _STRICT
+
+    path: str | None = None
+    """Default: $INTERPOSER_HOME/broker.sock."""
+    group: str | None = None
+    """The group that may connect (mode 0660)."""
 
 
-class TokenConfig(_Strict):
+@dataclass(frozen=True, slots=True)
+class TokenConfig:
     """A static token for TCP, and who presents it."""
 
-    source: str = Field(pattern=r"^(file|env):.+$")
+    __pydantic_config__ = _STRICT
+
+    source: Source
     subject: str
-    groups: list[str] = Field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
 
 
-class TcpConfig(_Strict):
+@dataclass(frozen=True, slots=True)
+class TcpConfig:
     """Loopback TCP; callers authenticate with a token before anything else."""
 
+    __pydantic_config__ = _STRICT
+
+    tokens: Annotated[list[TokenConfig], Checked(_not_empty)]
     host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
-    tokens: list[TokenConfig] = Field(min_length=1)
+    port: Annotated[int, Checked(_between(0, 65535))] = 0
 
 
-class ListenConfig(_Strict):
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """Where agents find the daemon."""
+
+    __pydantic_config__ = _STRICT
+
     socket: SocketConfig = SocketConfig()
     tcp: TcpConfig | None = None
 
 
-class PersonConfig(_Strict):
-    """A kernel identity and the name and groups it goes by."""
+@dataclass(frozen=True, slots=True)
+class PersonConfig:
+    """A kernel identity, and the name and groups that it goes by."""
 
-    uid: int = Field(ge=0)
-    subject: str = Field(min_length=1)
-    groups: list[str] = Field(default_factory=list)
+    __pydantic_config__ = _STRICT
 
-
-class ApprovalsConfig(_Strict):
-    hold: str = Field(default="4s", description="How long a call waits for a human before it gets a ticket.")
-    clients: dict[str, str] = Field(default_factory=dict, description="Client name -> hold, where a client can wait.")
-    pending_per_session: int = Field(default=20, ge=1)
-    pending: int = Field(default=10_000, ge=1)
-
-    @field_validator("hold")
-    @classmethod
-    def _duration(cls, value: str) -> str:
-        duration_s(value)
-        return value
-
-    @field_validator("clients")
-    @classmethod
-    def _durations(cls, value: dict[str, str]) -> dict[str, str]:
-        for wait in value.values():
-            duration_s(wait)
-        return value
+    uid: Annotated[int, Checked(_between(0, 2**32 - 2))]
+    subject: Annotated[str, Checked(_matching(r"(?s).+", "a name"))]
+    groups: list[str] = field(default_factory=list)
 
 
-class LimitsConfig(_Strict):
-    frame: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
-    """Bytes of one message from a caller."""
-    in_flight: Annotated[int, Field(ge=1, le=10_000)] = 256
-    connections: Annotated[int, Field(ge=1, le=10_000)] = 256
+@dataclass(frozen=True, slots=True)
+class ApprovalsConfig:
+    """How calls wait for a human."""
+
+    __pydantic_config__ = _STRICT
+
+    hold: Duration = "4s"
+    """How long a call waits before it gets a ticket."""
+    clients: dict[str, Duration] = field(default_factory=dict)
+    """Client name -> hold, where a client is known to wait longer or shorter."""
+    pending_per_session: Annotated[int, Checked(_between(1, 100_000))] = 20
+    pending: Annotated[int, Checked(_between(1, 1_000_000))] = 10_000
 
 
-class Config(_Strict):
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """What one caller may take up."""
+
+    __pydantic_config__ = _STRICT
+
+    frame: Annotated[int, Checked(_between(1024, 64 * 1024 * 1024))] = 4 * 1024 * 1024
+    """Bytes of one message."""
+    in_flight: Annotated[int, Checked(_between(1, 10_000))] = 256
+    connections: Annotated[int, Checked(_between(1, 10_000))] = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
     """interposer.yaml."""
 
-    version: int
-    policy: str = Field(default=STARTER, description="A policy file, or builtin:starter.")
-    state: str | None = Field(default=None, description="Default: $INTERPOSER_HOME.")
-    upstreams: dict[str, UpstreamConfig] = Field(default_factory=dict)
+    __pydantic_config__ = _STRICT
+
+    version: Annotated[int, Checked(_between(1, 1))]
+    policy: str = STARTER
+    """A policy file, or builtin:starter."""
+    state: str | None = None
+    """Default: $INTERPOSER_HOME."""
+    upstreams: dict[UpstreamName, UpstreamConfig] = field(default_factory=dict)
     listen: ListenConfig = ListenConfig()
-    callers: list[PersonConfig] = Field(default_factory=list)
-    unmapped_callers: Annotated[str, Field(pattern="^(uid|refuse)$")] = "uid"
-    operators: list[PersonConfig] = Field(default_factory=list)
+    callers: list[PersonConfig] = field(default_factory=list)
+    unmapped_callers: Literal["uid", "refuse"] = "uid"
+    operators: list[PersonConfig] = field(default_factory=list)
     approvals: ApprovalsConfig = ApprovalsConfig()
     limits: LimitsConfig = LimitsConfig()
-
-    @field_validator("version")
-    @classmethod
-    def _one(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("expected 1, the only version there is")
-        return value
-
-    @model_validator(mode="after")
-    def _names(self) -> Config:
-        import re
-
-        for name in self.upstreams:
-            if not re.fullmatch(_NAME, name):
-                raise ValueError(f"upstream name {name!r}: expected a letter, then letters, digits, _ or -")
-        return self
+    insecure_env: bool = False
+    """Allow `env:NAME` sources: whoever has the broker's uid can read them."""
 
 
 def home() -> Path:
@@ -181,13 +236,27 @@ def find(named: str | None = None) -> Path | None:
 
 def load(path: Path) -> Config:
     """The configuration in a file. Raises `ConfigurationError` with every problem found."""
+    from pydantic import ValidationError
+
+    from .canonical import encode
+    from .policy.strict_yaml import read
+
     root, problems = read(read_text(path), str(path))
     if root is None or problems:
         raise ConfigurationError(problems)
     try:
-        return Config.model_validate(root.plain())
+        # As JSON, for that is where pydantic is strict and still takes objects for dataclasses.
+        found: Config = reader().validate_json(encode(root.plain()), strict=True)
     except ValidationError as error:
         raise ConfigurationError(list(_problems(error, root, str(path)))) from None
+    return found
+
+
+def reader() -> Any:
+    """The pydantic adapter that reads (and documents, as JSON Schema) a configuration."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
 
 
 def policy_text(named: str | None, config: str | None) -> tuple[str, str]:
@@ -216,7 +285,7 @@ def _problem(file: str, message: str) -> ConfigurationError:
     return ConfigurationError([Problem(file, 0, 0, message)])
 
 
-def _problems(error: ValidationError, root: Node, file: str) -> Iterator[Problem]:
+def _problems(error: Any, root: Any, file: str) -> Iterator[Problem]:
     for fault in error.errors(include_url=False, include_input=False):
         path = list(fault["loc"])
         node = root.at(path)
@@ -225,15 +294,17 @@ def _problems(error: ValidationError, root: Node, file: str) -> Iterator[Problem
         yield Problem(file, line, column, f"{where}: {_said(fault)}")
 
 
-def _key_place(root: Node, path: list[str | int]) -> tuple[int, int] | None:
-    parent = root.at(path[:-1]) if path else root
-    return parent.keys.get(str(path[-1])) if path else None
+def _key_place(root: Any, path: list[str | int]) -> tuple[int, int] | None:
+    if not path:
+        return None
+    place: tuple[int, int] | None = root.at(path[:-1]).keys.get(str(path[-1]))
+    return place
 
 
 def _said(fault: Any) -> str:
     kind = fault["type"]
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return "unknown key; remove it or correct its name"
-    if kind == "missing":
+    if kind in ("missing", "missing_argument"):
         return "missing; add it"
     return str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")

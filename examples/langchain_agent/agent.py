@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_interposer import InterposerToolkit
 from scripted_model import ScriptedModel, wants
@@ -37,7 +37,8 @@ def converse(model: BaseChatModel, tools: Sequence[BaseTool], question: str) -> 
         if not said.tool_calls:
             return
         for wanted in said.tool_calls:
-            seen = _tool(tools, wanted["name"]).invoke(wanted)
+            tool = _find(tools, wanted)
+            seen = tool.invoke(wanted) if tool else _no_such_tool(wanted)
             messages.append(seen)
             yield seen
 
@@ -51,12 +52,23 @@ async def aconverse(model: BaseChatModel, tools: Sequence[BaseTool], question: s
         messages.append(said)
         if not said.tool_calls:
             return messages[1:]
-        calls = (_tool(tools, wanted["name"]).ainvoke(wanted) for wanted in said.tool_calls)
-        messages.extend(await asyncio.gather(*calls))
+        found = [(wanted, _find(tools, wanted)) for wanted in said.tool_calls]
+        answers = await asyncio.gather(*(tool.ainvoke(wanted) for wanted, tool in found if tool))
+        messages.extend([*answers, *(_no_such_tool(wanted) for wanted, tool in found if not tool)])
 
 
-def _tool(tools: Sequence[BaseTool], name: str) -> BaseTool:
-    return next(tool for tool in tools if tool.name == name)
+def _find(tools: Sequence[BaseTool], wanted: ToolCall) -> BaseTool | None:
+    return next((tool for tool in tools if tool.name == wanted["name"]), None)
+
+
+def _no_such_tool(wanted: ToolCall) -> ToolMessage:
+    return ToolMessage(
+        "There is no such tool.",
+        tool_call_id=wanted["id"],
+        name=wanted["name"],
+        status="error",
+        artifact={"status": "-"},
+    )
 
 
 def show(message: BaseMessage) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-PATIENCE_S = 45.0
+PATIENCE_S = 20.0
 LONGEST_PAUSE_S = 1.0
 
 Object = dict[str, Any]

@@ -45,8 +45,7 @@ def demo(as_json: bool) -> None:
             with show.working("starting the service, the broker and the agent"):
                 stage.open_broker()
                 stage.open_agent()
-            for number, step in enumerate(STEPS, 1):
-                _play(stage, number, step, show)
+            played = [_play(stage, number, step, show) for number, step in enumerate(STEPS, 1)]
             stage.close_agent()
             stage.close_broker()
             prove(stage.processes() == [], "no process is left behind")
@@ -56,10 +55,10 @@ def demo(as_json: bool) -> None:
     except KeyboardInterrupt:
         show.failure("interrupted", time.monotonic() - began)
         sys.exit(130)
-    show.verdict(time.monotonic() - began)
+    show.verdict(sum(shown.skipped for shown in played), time.monotonic() - began)
 
 
-def _play(stage: Stage, number: int, step: Step, show: Plain | Json) -> None:
+def _play(stage: Stage, number: int, step: Step, show: Plain | Json) -> Shown:
     began = time.monotonic()
     try:
         with show.working(step.title):
@@ -68,6 +67,7 @@ def _play(stage: Stage, number: int, step: Step, show: Plain | Json) -> None:
         show.step(number, step, Shown(()), time.monotonic() - began, ok=False)
         raise
     show.step(number, step, shown, time.monotonic() - began, ok=True)
+    return shown
 
 
 def _end(number: int, frame: object) -> NoReturn:
@@ -99,9 +99,10 @@ class Plain:
         for line in reason.splitlines():
             self.say(line, indent="  ")
 
-    def verdict(self, seconds: float) -> None:
+    def verdict(self, skipped: int, seconds: float) -> None:
+        proved = f"{len(STEPS) - skipped} of {len(STEPS)} steps proved" if skipped else f"All {len(STEPS)} steps proved"
         self.say("")
-        self.say(f"All {len(STEPS)} steps done in {seconds:.1f} s; no process and no file is left.", style="bold green")
+        self.say(f"{proved} in {seconds:.1f} s; no process and no file is left.", style="bold green")
         self.say(_CAVEAT, style="dim")
 
     def say(self, text: str, *, indent: str = "", style: str = "") -> None:
@@ -141,8 +142,8 @@ class Json:
     def failure(self, reason: str, seconds: float) -> None:
         self._print({"ok": False, "reason": reason, "seconds": round(seconds, 3)})
 
-    def verdict(self, seconds: float) -> None:
-        self._print({"ok": True, "steps": len(STEPS), "seconds": round(seconds, 3)})
+    def verdict(self, skipped: int, seconds: float) -> None:
+        self._print({"ok": True, "steps": len(STEPS), "skipped": skipped, "seconds": round(seconds, 3)})
 
     def _print(self, one: dict[str, Any]) -> None:
         click.echo(json.dumps(one))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 if TYPE_CHECKING:
-    from ..masking.engine import Engine
+    from interposer.masking.engine import Engine
 
 _EPILOG = """\b
 Example:
@@ -28,22 +28,21 @@ Example:
 )
 def mask(jsonl: bool, profiles: tuple[str, ...]) -> None:
     """Mask personal data and secrets in standard input."""
-    from ..masking.engine import PROFILES, Engine
+    from interposer.masking.engine import PROFILES, Engine
 
     engine = Engine(monotonic=time.monotonic)
     chosen = frozenset(profiles) or PROFILES
-    source = click.get_binary_stream("stdin")
-    target = click.get_text_stream("stdout", encoding="utf-8")
+    source, target = sys.stdin.buffer, sys.stdout.buffer
     if jsonl:
         _lines(engine, chosen, source, target)
     else:
         text = source.read().decode("utf-8", "replace")
-        target.write(_masked(engine, chosen, text))
+        target.write(_masked(engine, chosen, text).encode("utf-8", "replace"))
     target.flush()
 
 
-def _lines(engine: Engine, profiles: frozenset[str], source: BinaryIO, target: TextIO) -> None:
-    from ..canonical import Malformed, encode, parse
+def _lines(engine: Engine, profiles: frozenset[str], source: BinaryIO, target: BinaryIO) -> None:
+    from interposer.canonical import Malformed, encode, parse
 
     for number, line in enumerate(source, start=1):
         if not line.strip():
@@ -56,11 +55,11 @@ def _lines(engine: Engine, profiles: frozenset[str], source: BinaryIO, target: T
         if not isinstance(text, str):
             click.echo(f'line {number}: expected {{"text": …}}', err=True)
             sys.exit(2)
-        target.write(encode({"text": _masked(engine, profiles, text)}).decode("utf-8") + "\n")
+        target.write(encode({"text": _masked(engine, profiles, text)}) + b"\n")
 
 
 def _masked(engine: Engine, profiles: frozenset[str], text: str) -> str:
-    from ..errors import MaskFault
+    from interposer.errors import MaskFault
 
     try:
         return str(engine.mask(text, profiles).value)

@@ -181,7 +181,7 @@ class Stage:
     def open_broker(self) -> list[str]:
         """Start the daemon and return the lines it printed until it was ready."""
         self._broker = self._start(
-            [*itself(), "serve", "--config", str(self.service / "interposer.yaml")], stderr=self._log("broker")
+            [*itself(), "serve", "--config", str(self.service / "interposer.yaml")], stderr=self._log("broker.log")
         )
         self._said = Lines(_pipe(self._broker.stdout), "the broker")
         said: list[str] = []
@@ -189,7 +189,7 @@ class Stage:
             while not said or said[-1] != "ready":
                 said.append(self._said.next(START_TIMEOUT_S).decode(errors="replace").strip())
         except StageFault as fault:
-            raise StageFault(f"{fault}\n{self.complaints('broker')}") from None
+            raise StageFault(f"{fault}\n{self.complaints('broker.log')}") from None
         return said
 
     def open_agent(self) -> Agent:
@@ -198,13 +198,14 @@ class Stage:
         received.parent.mkdir(mode=0o700)
         command = [sys.executable, str(self.service / "agent.py"), "--received", str(received), "--"]
         process = self._start(
-            [*command, *itself(), "connect", str(self.socket)], env=plain_environment(), stderr=self._log("agent")
+            [*command, *itself(), "connect", str(self.socket)], env=plain_environment(), stderr=self._log("agent.log")
         )
         try:
             self.agent = Agent(process, received)
         except StageFault as fault:
             end(process)
-            raise StageFault(f"{fault}\n{self.complaints('agent')}\n{self.complaints('broker')}") from None
+            said = [self.complaints(who) for who in ("agent/received.stderr", "agent.log", "broker.log")]
+            raise StageFault("\n".join([str(fault), *filter(None, said)])) from None
         return self.agent
 
     def close_agent(self) -> None:
@@ -219,9 +220,9 @@ class Stage:
             self._said.close()
             self._said = None
 
-    def complaints(self, who: str) -> str:
+    def complaints(self, name: str) -> str:
         """The end of what a process wrote on stderr."""
-        log = self.root / f"{who}.log"
+        log = self.root / name
         return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.is_file() else ""
 
     def processes(self) -> list[int]:
@@ -258,8 +259,8 @@ class Stage:
             if not isinstance(stderr, int):
                 stderr.close()
 
-    def _log(self, who: str) -> IO[bytes]:
-        return (self.root / f"{who}.log").open("ab")
+    def _log(self, name: str) -> IO[bytes]:
+        return (self.root / name).open("ab")
 
 
 def service_folder() -> Path:

@@ -38,6 +38,13 @@ from .stage import Stage, plain_environment
 NOT_INSTALLED = 7
 """Exit code of the LangChain step's script where its packages are missing."""
 
+SENT = (
+    *("crm.search", "crm.get_customer", "payments.refund", "mail.send"),
+    *("web.fetch", "crm.debug_info"),
+)
+"""What the agent's calls come to: these reach a skill, in this order."""
+_SCENES = frozenset({"intended", "refused", "asked", "granted", "question_denied"})
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -257,32 +264,37 @@ def keyless(stage: Stage) -> Shown:
 def replayed(stage: Stage) -> Shown:
     stage.close_agent()
     sessions = objects(succeed(stage, "sessions", "list", "--json"))
-    mine = next(one for one in sessions if one.get("client") == "demo-agent")
-    text = succeed(stage, "sessions", "replay", mine["id"], "--speed", "0")
-    return Shown(tuple(text.splitlines()), {"session": mine["id"]})
+    mine = next(one["id"] for one in sessions if one["client"] == "demo-agent")
+    told = objects(succeed(stage, "sessions", "replay", mine, "--json"))
+    sent = [step["skill"] for step in told if step["kind"] == "intended"]
+    prove(sent == list(SENT), f"the record has every call that was made, in order, and no other: {sent}")
+    refusals = [step["skill"] for step in told if step["kind"] == "refused"]
+    prove(refusals == ["db.query", "payments.refund", "mail.send"], f"and every refusal: {refusals}")
+    saw = json.dumps([step.get("saw") for step in told])
+    prove("[REDACTED:credit_card]" in saw and "[REDACTED:credential]" in saw, "it shows what the agent saw, masked")
+    lines = [f"{step['seq']:>3}  {step['text']}" for step in told if step["kind"] in _SCENES]
+    return Shown((f"$ interposer sessions replay {mine}", *lines), {"session": mine, "sent": sent, "rows": len(told)})
 
 
 def verified(stage: Stage) -> Shown:
     stage.close_broker()
-    said = succeed(stage, "record", "verify").strip()
+    [whole] = objects(succeed(stage, "record", "verify", "--json"))
+    prove(whole["ok"] is True and whole["rows"] > len(SENT), "every row of the record was verified")
     forged = stage.root / "forged"
     shutil.copytree(stage.home, forged, ignore=lambda _, names: [name for name in names if name.endswith(".sock")])
     with closing(sqlite3.connect(forged / "record.db")) as copy, copy:
-        copy.execute(
-            "update events set effect = 'allow' where seq = (select min(seq) from events where kind = 'refused')"
-        )
-        prove(copy.total_changes == 1, "there is a refusal in the record")
-    forgery = stage.interposer("record", "verify", home=forged)
-    found = forgery.stdout.decode().strip()
-    prove(forgery.returncode == 1, f"one changed word breaks the chain, not: {found}")
+        [row] = copy.execute("select min(seq) from events where kind = 'refused'").fetchone()
+        copy.execute("update events set effect = 'allow' where seq = ?", (row,))
+    forgery = stage.interposer("record", "verify", "--json", home=forged)
+    [found] = objects(forgery.stdout.decode())
+    prove(forgery.returncode == 1 and found["break"]["row"] == row, f"a changed word is found in row {row}: {found}")
     return Shown(
         (
-            "$ interposer record verify",
-            f"→ {said}",
+            f"$ interposer record verify: {whole['rows']} rows, all as they were written.",
             "In a copy, one refusal was turned into “allow”. There:",
-            f"→ {found}",
+            f"→ exit code 1, {found['break']['text']}",
         ),
-        {"verify": said, "tampered": found, "tampered_exit": forgery.returncode},
+        {"rows": whole["rows"], "head": whole["head"], "tampered_exit": 1, "tampered_row": row},
     )
 
 

@@ -12,8 +12,8 @@ from binascii import Error
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from ..canonical import Malformed, encode, parse
-from ..model import Json
+from interposer.canonical import Malformed, encode, parse
+from interposer.model import Json
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 _ESCAPED = re.compile(

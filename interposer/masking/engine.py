@@ -15,18 +15,22 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from ..errors import ConfigurationError, MaskFault, Problem
-from ..model import Json, JsonObject, Masked
-from . import schema
+from interposer.errors import ConfigurationError, MaskFault, Problem
+from interposer.model import Json, JsonObject, Masked
+
+from . import disguises, schema
 from .detectors import own
 from .detectors.catalogue import DETECTORS
-from .rewrite import Pass
+from .rewrite import Collected, Pass
 from .scanner import Scanner
 
 PROFILES = frozenset({"pii", "secrets"})
 SECONDS_PER_MB = 0.25
 _NOTHING: Mapping[str, int] = MappingProxyType({})
-_SAMPLE = "Order 1042 of 2026-08-22, see https://example.com/a?b=1 and write to Ann at the usual place; total 12.50 EUR."
+_NOTHING_CHANGED: Mapping[tuple[str, str], str] = MappingProxyType({})
+_SAMPLE = (
+    "Order 1042 of 2026-08-22, see https://example.com/a?b=1 and write to Ann at the usual place; total 12.50 EUR."
+)
 
 
 class Guarded(Protocol):
@@ -43,9 +47,7 @@ class Engine:
     and more; smaller ones have the budget of one.
     """
 
-    def __init__(
-        self, *, monotonic: Callable[[], float] | None = None, seconds_per_mb: float = SECONDS_PER_MB
-    ) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] | None = None, seconds_per_mb: float = SECONDS_PER_MB) -> None:
         self._monotonic = monotonic
         self._seconds_per_mb = seconds_per_mb
         self._guarded: list[str] = []
@@ -55,10 +57,16 @@ class Engine:
         """The value with every finding of the profiles replaced. Raises `MaskFault`, and never anything else."""
         try:
             scanner, known = self._scanners.get(profiles) or self._prepare(profiles)
+            collected = Collected(value, known)
+            joined = collected.joined
+            first = scanner.first(scanner.encode(joined)[1])
+            if first[0] < 0 and not collected.told() and not disguises.may_be_escaped(joined):
+                collected.remember(known, _NOTHING_CHANGED)
+                return Masked(value, _NOTHING)
             work = Pass(scanner, profiles, known)
             if self._monotonic is not None:
                 work.limit(self._monotonic, self._seconds_per_mb)
-            masked = work.value(value)
+            masked = work.value(value, 0, collected, first)
             return Masked(masked, work.counts or _NOTHING)
         except MaskFault:
             raise
@@ -81,7 +89,7 @@ class Engine:
 
     def relax(self, schema_: JsonObject) -> JsonObject:
         """The schema that masked values of the given schema satisfy."""
-        return schema.relax(schema_)
+        return schema.relax(schema_, lambda key: self.mask(key, PROFILES).value != key)
 
     def warm(self, profiles: frozenset[str] = PROFILES) -> None:
         """Compile the detectors and build their automaton now instead of during the first message."""

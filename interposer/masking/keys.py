@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-SECRET = "secret"
+SECRET = "secret"  # noqa: S105 - the name of a context, not a password
 BLOB = "blob"
 TEXT = "text"
 NUMBER = "number"
@@ -12,8 +12,14 @@ NUMBER = "number"
 
 _BLOBS = frozenset({"blob", "data"})
 _MEANINGS = (
-    ("ssn", re.compile(r"(?i)(?:^|[_\-. ])(?:ssn|itin|tax[_\- ]?id|taxpayer[_\- ]?id)(?:$|[_\-. ])|social[_\- ]?security")),
-    ("card", re.compile(r"(?i)(?:^|[_\-. ])(?:pan|cc|ccnum)(?:$|[_\-. ])|card[_\- ]?(?:num|no|pan|$)|credit[_\- ]?card")),
+    (
+        "ssn",
+        re.compile(r"(?i)(?:^|[_\-. ])(?:ssn|itin|tax[_\- ]?id|taxpayer[_\- ]?id)(?:$|[_\-. ])|social[_\- ]?security"),
+    ),
+    (
+        "card",
+        re.compile(r"(?i)(?:^|[_\-. ])(?:pan|cc|ccnum)(?:$|[_\-. ])|card[_\- ]?(?:num|no|pan|$)|credit[_\- ]?card"),
+    ),
     ("phone", re.compile(r"(?i)(?:^|[_\-. ])(?:tel|mobile|cell|fax|msisdn)(?:$|[_\-. ])|phone|mobile[_\- ]?n")),
     (
         SECRET,

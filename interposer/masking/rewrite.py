@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from operator import is_not
 
-from ..errors import MaskFault
-from ..model import Json
+from interposer.errors import MaskFault
+from interposer.model import Json
+
 from . import disguises, keys
 from .detectors import assigned, own, phone
 from .detectors.detector import MARK, PII, SECRETS, Finding, placeholder
@@ -23,10 +25,81 @@ _SMALLEST_TOLD = 10**6 - 1
 _LARGEST_NUMBER = 10**20
 _PATIENCE = 255
 """The clock is asked once for so many candidates (a mask of bits)."""
+_JSON_BEGINS = ("{", "[", '"', " ", "\t", "\r", "\n")
+_APART = frozenset(("", " ", "\n", "\t", '"', "'", ",", ";", ">", "<", ")", "\0"))
+"""Neighbours of a finding that cannot be part of another one."""
+_AGAIN = 3
 _KNOWN_KEYS = 4096
 _LONGEST_KEY = 64
 _TOLD = frozenset({keys.SECRET, keys.BLOB, "phone"})
 """What a key can say that makes its value worth a look even where the search finds nothing in it."""
+
+
+class Collected:
+    """Every text of a message, in the order of the walk, with what the keys say of them."""
+
+    __slots__ = ("_fresh", "contexts", "joined", "texts")
+
+    def __init__(self, value: Json, known: Mapping[str, str]) -> None:
+        self.texts: list[str] = []
+        self.contexts: dict[int, str] = {}
+        self._fresh: list[tuple[str, str]] = []
+        self._walk(value, keys.TEXT if type(value) is str else "", known)
+        self.joined = self.texts[0] if len(self.texts) == 1 else "\0".join(self.texts)
+
+    def _walk(self, node: Json, context: str, known: Mapping[str, str]) -> None:
+        texts = self.texts
+        kind = type(node)
+        if kind is dict:
+            for key, child in node.items():
+                meaning = known.get(key)
+                if meaning is None:
+                    meaning = self._learn(key)
+                kind = type(child)
+                if kind is str:
+                    if meaning:
+                        self.contexts[len(texts)] = meaning
+                    texts.append(child)
+                elif kind is not bool and child is not None:
+                    self._walk(child, meaning, known)
+        elif kind is list:
+            for child in node:
+                kind = type(child)
+                if kind is str:
+                    if context:
+                        self.contexts[len(texts)] = context
+                    texts.append(child)
+                elif kind is not bool and child is not None:
+                    self._walk(child, context, known)
+        elif kind is str:
+            if context:
+                self.contexts[len(texts)] = context
+            texts.append(node)
+        elif kind is int or kind is float or kind is Decimal:
+            lexeme = _lexeme(node, context)
+            if lexeme:
+                self.contexts[len(texts)] = _numeric(context)
+                texts.append(lexeme)
+        elif node is not None and kind is not bool:
+            raise MaskFault(f"a {kind.__name__} is no JSON")
+
+    def _learn(self, key: str) -> str:
+        if type(key) is not str:
+            raise MaskFault("an object key is no string")
+        meaning = keys.meaning(key)
+        self._fresh.append((key, meaning))
+        self.texts.append(key)
+        return meaning
+
+    def told(self) -> bool:
+        """Whether a key says something that makes its value worth a look by itself."""
+        return bool(self.contexts) and not _TOLD.isdisjoint(self.contexts.values())
+
+    def remember(self, known: dict[str, str], changed: Mapping[tuple[str, str], str]) -> None:
+        """Keep the meaning of keys that came out clean: a secret that was used as a key stays nowhere."""
+        for key, meaning in self._fresh:
+            if ("", key) not in changed and len(known) < _KNOWN_KEYS and len(key) <= _LONGEST_KEY:
+                known[key] = meaning
 
 
 class Pass:
@@ -41,7 +114,7 @@ class Pass:
         self._seconds_per_mb = 0.0
         self._began = 0.0
         self._size = 0
-        self._meanings: dict[str, str] = {}
+        self._again = 0
         self._candidates = 0
 
     def limit(self, monotonic: Callable[[], float], seconds_per_mb: float) -> None:
@@ -50,102 +123,57 @@ class Pass:
         self._seconds_per_mb = seconds_per_mb
         self._began = monotonic()
 
-    def value(self, value: Json, depth: int = 0) -> Json:
-        """The masked value; the very same object when nothing was found in it."""
-        texts: list[str] = []
-        contexts: dict[int, str] = {}
-        fresh: list[str] = []
-        self._collect(value, keys.TEXT if type(value) is str else "", texts, contexts, fresh)
-        changes = self._texts(texts, contexts, depth)
-        changed = {(contexts.get(number, ""), texts[number]): text for number, text in changes.items()}
-        for key in fresh:
-            # Only what came out clean is remembered, so a secret that was used as a key stays nowhere.
-            if ("", key) not in changed and len(self._known) < _KNOWN_KEYS and len(key) <= _LONGEST_KEY:
-                self._known[key] = self._meanings[key]
+    def value(
+        self, value: Json, depth: int = 0, found: Collected | None = None, first: tuple[int, int] | None = None
+    ) -> Json:
+        """The masked value; the very same object when nothing was found in it.
+
+        `found` and `first`: what the value's texts are and where the first candidate is, for who knows already.
+        """
+        found = found or Collected(value, self._known)
+        changes = self._texts(found.texts, found.contexts, depth, found.joined, first)
+        changed = {(found.contexts.get(number, ""), found.texts[number]): text for number, text in changes.items()}
+        found.remember(self._known, changed)
         return self._rebuild(value, keys.TEXT if type(value) is str else "", changed) if changed else value
 
-    def _collect(
-        self, node: Json, context: str, texts: list[str], contexts: dict[int, str], fresh: list[str]
-    ) -> None:
-        kind = type(node)
-        if kind is dict:
-            known = self._known
-            for key, child in node.items():
-                meaning = known.get(key)
-                if meaning is None:
-                    meaning = self._meaning(key)
-                    fresh.append(key)
-                    texts.append(key)
-                kind = type(child)
-                if kind is str:
-                    if meaning:
-                        contexts[len(texts)] = meaning
-                    texts.append(child)
-                elif kind is dict:
-                    self._collect(child, "", texts, contexts, fresh)
-                elif child is not None and kind is not bool:
-                    self._collect(child, meaning, texts, contexts, fresh)
-        elif kind is list:
-            for child in node:
-                kind = type(child)
-                if kind is str:
-                    if context:
-                        contexts[len(texts)] = context
-                    texts.append(child)
-                elif child is not None and kind is not bool:
-                    self._collect(child, context, texts, contexts, fresh)
-        elif kind is str:
-            if context:
-                contexts[len(texts)] = context
-            texts.append(node)
-        elif kind is int or kind is float or kind is Decimal:
-            lexeme = _lexeme(node, context)
-            if lexeme:
-                contexts[len(texts)] = context if context not in ("", keys.TEXT) else keys.NUMBER
-                texts.append(lexeme)
-        elif node is not None and kind is not bool:
-            raise MaskFault(f"a {kind.__name__} is no JSON")
-
-    def _meaning(self, key: str) -> str:
-        if type(key) is not str:
-            raise MaskFault("an object key is no string")
-        found = self._known.get(key)
-        if found is None:
-            found = self._meanings.get(key)
-        if found is None:
-            found = self._meanings[key] = keys.meaning(key)
-        return found
-
-    def _texts(self, texts: list[str], contexts: Mapping[int, str], depth: int) -> dict[int, str]:
+    def _texts(
+        self,
+        texts: list[str],
+        contexts: Mapping[int, str],
+        depth: int,
+        joined: str,
+        first: tuple[int, int] | None = None,
+    ) -> dict[int, str]:
         """The texts that change, by their place in the list."""
-        if not texts:
-            return {}
-        joined = texts[0] if len(texts) == 1 else "\0".join(texts)
-        if depth == 0:
-            self._size = len(joined)
-        scan = self._scanner.scan(joined, texts, contexts, self._tick)
-        suspects: set[int] = set()
-        if scan is not None:
-            suspects.update(scan.findings, scan.runs)
+        self._size = max(self._size, len(joined))
+        scan = Scan(self._scanner, texts, contexts, joined, self._tick, first)
+        suspects = {*scan.findings, *scan.runs}
         if contexts:
             suspects.update(number for number, context in contexts.items() if context in _TOLD)
-        if depth < _DEEPEST and disguises.may_be_escaped(joined):
+        escaped = depth < _DEEPEST and disguises.may_be_escaped(joined)
+        if escaped:
             suspects.update(number for number, text in enumerate(texts) if disguises.may_be_escaped(text))
         changes: dict[int, str] = {}
-        for number in sorted(suspects):
-            self._tick()
+        for number in sorted(suspects) if len(suspects) > 1 else suspects:
             text = texts[number]
-            rewritten = self._rewrite(text, contexts.get(number, ""), scan, number, depth)
+            context = contexts.get(number, "")
+            if escaped or number in scan.runs or context in _TOLD or text[:1] in _JSON_BEGINS:
+                self._tick()
+                rewritten = self._rewrite(text, context, scan, number, depth)
+            else:
+                rewritten = self._splice(
+                    text, [(s, e, name, placeholder(name)) for s, e, name in scan.findings[number]]
+                )
             if rewritten != text:
                 changes[number] = rewritten
         return changes
 
     def _text(self, text: str, context: str, depth: int) -> str:
-        return self._texts([text], {0: context} if context else {}, depth).get(0, text)
+        return self._texts([text], {0: context} if context else {}, depth, text).get(0, text)
 
-    def _rewrite(self, text: str, context: str, scan: Scan | None, number: int, depth: int) -> str:
-        findings = list(scan.findings.get(number, ())) if scan is not None else []
-        runs = scan.runs.get(number, ()) if scan is not None else ()
+    def _rewrite(self, text: str, context: str, scan: Scan, number: int, depth: int) -> str:
+        findings = scan.findings.get(number, [])
+        runs = scan.runs.get(number, [])
         told = self._told(text, context, findings)
         if told:
             self._count(told)
@@ -159,8 +187,8 @@ class Pass:
                     masked = self.value(parsed[0], depth + 1)
                     if masked is not parsed[0]:
                         text = disguises.write_json(masked)
-                    return self._flat(text, self._find(text, context, depth), (), depth)
-            findings += self._escaped(text, context, depth)
+                    return self._flat(text, self._find(text, context), [], depth)
+            findings = findings + self._escaped(text, context, depth)
         return self._flat(text, findings, runs, depth)
 
     def _told(self, text: str, context: str, findings: list[Finding]) -> str:
@@ -175,12 +203,16 @@ class Pass:
         return ""
 
     def _base64(self, code: str, decoded: str, depth: int) -> str:
+        """Base64 of the masked text, so that it still decodes; only a placeholder where it is hidden twice."""
+        before = sum(self.counts.values())
         masked = self._text(decoded, "", depth + 1)
-        return disguises.write_base64(masked, code) if masked != decoded else code
+        if sum(self.counts.values()) == before:
+            return code
+        return disguises.write_base64(masked, code) if depth == 0 else placeholder(next(reversed(self.counts)))
 
-    def _find(self, text: str, context: str, depth: int) -> list[Finding]:
-        scan = self._scanner.scan(text, [text], {0: context} if context else {}, self._tick)
-        return list(scan.findings.get(0, ())) if scan is not None else []
+    def _find(self, text: str, context: str) -> list[Finding]:
+        scan = Scan(self._scanner, [text], {0: context} if context else {}, text, self._tick)
+        return scan.findings.get(0, [])
 
     def _escaped(self, text: str, context: str, depth: int) -> list[Finding]:
         """What is found once the escapes in the text are resolved, as spans of the text as it is."""
@@ -189,13 +221,13 @@ class Pass:
         reading = disguises.unescape(text)
         if reading is None:
             return []
-        found = self._find(reading.text, context, depth) + self._escaped(reading.text, context, depth + 1)
+        found = self._find(reading.text, context) + self._escaped(reading.text, context, depth + 1)
         return [(*reading.span(start, end), name) for start, end, name in found]
 
-    def _flat(self, text: str, findings: list[Finding], runs: object, depth: int) -> str:
+    def _flat(self, text: str, findings: list[Finding], runs: list[tuple[int, int]], depth: int) -> str:
         """The text with its findings replaced where they stand."""
         splices: list[tuple[int, int, str, str]] = []
-        for start, end in runs if isinstance(runs, list) else ():
+        for start, end in runs:
             decoded = disguises.read_base64(text[start:end])
             if decoded is not None:
                 code = self._base64(text[start:end], decoded, depth)
@@ -203,21 +235,28 @@ class Pass:
                     findings = [found for found in findings if not (start <= found[0] and found[1] <= end)]
                     splices.append((start, end, "", code))
         splices.extend((start, end, name, placeholder(name)) for start, end, name in findings)
-        if not splices:
-            return text
-        return self._splice(text, _merged(splices))
+        return self._splice(text, splices) if splices else text
 
     def _splice(self, text: str, splices: list[tuple[int, int, str, str]]) -> str:
         pieces: list[str] = []
+        counts = self.counts
         at = 0
-        for start, end, name, replacement in splices:
+        touching = False
+        for start, end, name, replacement in _merged(splices) if len(splices) > 1 else splices:
+            touching = touching or _touches(text, start, end)
             pieces.append(text[at:start])
             pieces.append(replacement)
             at = end
             if name:
-                self._count(name)
+                counts[name] = counts.get(name, 0) + 1
         pieces.append(text[at:])
-        return "".join(pieces)
+        rewritten = "".join(pieces)
+        if touching and self._again < _AGAIN:
+            # A placeholder is a new neighbour: what touched a finding before may be one now.
+            self._again += 1
+            rewritten = self._text(rewritten, "", _DEEPEST)
+            self._again -= 1
+        return rewritten
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -236,26 +275,48 @@ class Pass:
         if kind is dict:
             return self._object(node, changed)
         if kind is list:
-            children = [self._rebuild(child, context, changed) for child in node]
-            return children if any(new is not old for new, old in zip(children, node, strict=True)) else node
+            children = [
+                child if child is None or type(child) is bool else self._rebuild(child, context, changed)
+                for child in node
+            ]
+            return children if any(map(is_not, children, node)) else node
         if kind is int or kind is float or kind is Decimal:
             lexeme = _lexeme(node, context)
             if lexeme:
-                return changed.get((context if context not in ("", keys.TEXT) else keys.NUMBER, lexeme), node)
+                return changed.get((_numeric(context), lexeme), node)
         return node
 
     def _object(self, node: dict[str, Json], changed: Mapping[tuple[str, str], str]) -> dict[str, Json]:
-        rebuilt: dict[str, Json] = {}
-        same = True
+        known = self._known
+        edits: dict[str, Json] = {}
+        renamed = False
         for key, child in node.items():
-            new_key = changed.get(("", key), key)
-            new_child = self._rebuild(child, self._meaning(key) if type(child) is not dict else "", changed)
-            if new_key is not key:
-                # Two keys may look alike once they are masked; neither value is lost.
-                new_key = _unused(new_key, rebuilt, node)
-            same = same and new_key is key and new_child is child
-            rebuilt[new_key] = new_child
-        return node if same else rebuilt
+            meaning = known.get(key)
+            if meaning is None:
+                # A key that came out clean is known, unless too many are: only here may one have changed.
+                meaning = keys.meaning(key)
+                renamed = renamed or ("", key) in changed
+            if child is None or child is True or child is False:
+                continue
+            new = changed.get((meaning, child), child) if type(child) is str else self._rebuild(child, meaning, changed)
+            if new is not child:
+                edits[key] = new
+        if renamed:
+            return _renamed({**node, **edits}, changed)
+        return {**node, **edits} if edits else node
+
+
+def _renamed(node: dict[str, Json], changed: Mapping[tuple[str, str], str]) -> dict[str, Json]:
+    """With masked keys; two may look alike once they are masked, and neither value is lost."""
+    rebuilt: dict[str, Json] = {}
+    for key, child in node.items():
+        new = changed.get(("", key), key)
+        rebuilt[_unused(new, rebuilt, node) if new != key else key] = child
+    return rebuilt
+
+
+def _numeric(context: str) -> str:
+    return keys.NUMBER if context in ("", keys.TEXT) else context
 
 
 def _lexeme(number: int | float | Decimal, context: str) -> str:
@@ -283,30 +344,44 @@ def _needs_parsing(text: str, findings: list[Finding]) -> bool:
     """Whether replacing in place could break a JSON text, or escapes could hide something in it."""
     if "\\" in text:
         return True
-    return any('"' in text[start:end] or _is_bare(text, start, end) for start, end, _ in findings)
+    for start, end, _ in findings:
+        if text[start] in "0123456789-" and text[start - 1] in ":,[ \t\r\n-" and _is_bare(text, start, end):
+            return True
+        if text.find('"', start, end) >= 0:
+            return True
+    return False
 
 
 def _is_bare(text: str, start: int, end: int) -> bool:
     """Whether a finding may be a number of the JSON text rather than a part of one of its strings."""
-    if text[start] not in "0123456789-":
-        return False
     before = text[max(0, start - 32) : start].rstrip(" \t\r\n-")
     after = text[end : end + 32].lstrip(" \t\r\n.0")
     return before[-1:] in (":", ",", "[") and after[:1] in (",", "]", "}")
 
 
+def _touches(text: str, start: int, end: int) -> bool:
+    """Whether something next to a finding could be a part of another one, once this one has become a placeholder."""
+    if text[end : end + 1] not in _APART or text[start - 1 : start] not in _APART:
+        return True
+    # Numbers are written with blanks in them.
+    return (text[end - 1].isdigit() and text[end + 1 : end + 3].strip("( ")[:1].isdigit()) or (
+        text[start].isdigit() and start > 1 and text[start - 2].isalnum() and text[start - 2].isdigit()
+    )
+
+
 def _merged(splices: list[tuple[int, int, str, str]]) -> list[tuple[int, int, str, str]]:
     """In order and without overlap; where findings overlap, the longest names them, the broker's own first."""
+    splices.sort()
     merged: list[tuple[int, int, str, str]] = []
-    for splice in sorted(splices, key=lambda found: (found[0], -found[1])):
-        start, end, name, replacement = splice
-        if merged and start < merged[-1][1]:
-            first = merged[-1]
-            longer = end - start > first[1] - first[0] if name != own.NAME else True
-            if first[2] == own.NAME:
-                longer = False
-            kept = (name, replacement) if longer and name else (first[2], first[3])
-            merged[-1] = (first[0], max(end, first[1]), *kept)
-        else:
+    reached = 0
+    for splice in splices:
+        if splice[0] >= reached:
             merged.append(splice)
+            reached = splice[1]
+            continue
+        first = merged[-1]
+        longer = splice[1] - splice[0] > first[1] - first[0] and splice[2]
+        wins = splice[2] == own.NAME or (longer and first[2] != own.NAME)
+        reached = max(reached, splice[1])
+        merged[-1] = (first[0], reached, *(splice if wins else first)[2:])
     return merged

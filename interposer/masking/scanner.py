@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from re2 import _re2
@@ -19,6 +19,7 @@ from .detectors.detector import ALWAYS, Detector, Finding
 _RUN = r"[A-Za-z0-9+/_\-]{40,}"
 _RUN_SHAPE = re.compile(r"[A-Za-z0-9+/_\-]{40,}={0,2}", re.ASCII)
 _MEMORY_BYTES = 48 << 20
+_LONG = 40
 _BEYOND = 256
 """How far beyond a long run a candidate that begins inside of it may reach."""
 _SHORT = 512
@@ -49,19 +50,40 @@ def _compile(patterns: Sequence[str]) -> Callable[[object, bytes, int, int], lis
     return search
 
 
-class _Entry:
-    """A detector, with its candidate pattern for `re` compiled when it is first needed."""
+class _Bucket:
+    """The detectors whose candidates can begin with one character, asked in order by one pattern."""
 
-    __slots__ = ("_match", "detector")
+    __slots__ = ("_detectors", "_match")
 
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
+    def __init__(self) -> None:
+        self._detectors: list[Detector] = []
         self._match: Callable[[str, int], re.Match[str] | None] | None = None
 
-    def match(self, text: str, at: int) -> re.Match[str] | None:
+    def add(self, detector: Detector) -> None:
+        self._detectors.append(detector)
+
+    def first(self, text: str, at: int) -> tuple[Detector, int, int] | None:
+        """The first detector with a candidate at this place, its number, and where the candidate ends."""
+        if not self._detectors:
+            return None
         if self._match is None:
-            self._match = re.compile(self.detector.anchor, re.ASCII).match
-        return self._match(text, at)
+            pattern = "|".join(f"({detector.anchor})" for detector in self._detectors)
+            self._match = re.compile(pattern, re.ASCII).match
+        match = self._match(text, at)
+        if match is None:
+            return None
+        number = match.lastindex or 1
+        return self._detectors[number - 1], number, match.end()
+
+    def others(self, text: str, at: int, number: int) -> Iterator[tuple[Detector, int]]:
+        """The candidates at this place after the detector of that number."""
+        for detector in self._detectors[number:]:
+            match = re.compile(detector.anchor, re.ASCII).match(text, at)
+            if match is not None:
+                yield detector, match.end()
+
+
+_NO_BUCKET = _Bucket()
 
 
 class Scanner:
@@ -75,38 +97,29 @@ class Scanner:
         self._own = _compile([detector.anchor for detector in own]) if own else None
         self._own_name = own[0].name if own else ""
         self._own_reach = max((detector.reach for detector in own), default=0)
-        self._entries: dict[str, list[_Entry]] = {}
+        self._buckets: dict[str, _Bucket] = {}
         for detector in detectors:
-            if detector.profile == ALWAYS:
-                continue
-            entry = _Entry(detector)
-            for character in detector.starts:
-                self._entries.setdefault(character, []).append(entry)
+            for character in dict.fromkeys(detector.starts):
+                self._buckets.setdefault(character, _Bucket()).add(detector)
 
-    def scan(
-        self, joined: str, texts: Sequence[str], contexts: Mapping[int, str], tick: Callable[[], None]
-    ) -> Scan | None:
-        """What is in the texts, which `joined` holds with NULs between them; None when nothing is.
-
-        `tick` is called for every candidate, and may raise to end the search.
-        """
-        if self._search is None:
-            return None
+    def encode(self, joined: str) -> tuple[str, bytes]:
+        """The text as it is searched, one byte for every character, and the text that findings are cut from."""
         if joined.isascii():
-            raw = joined.encode("ascii")
-        else:
-            if _FOLDED.search(joined):
-                joined = _FOLDED.sub(_fold, joined)
-            raw = joined.encode("ascii", "replace")
-        size = len(raw)
-        first = self._search(_UNANCHORED, raw, 0, size)[0]
-        if first[0] < 0:
-            return None
-        return Scan(self, texts, contexts, joined, raw, tick).run(first)
+            return joined, joined.encode("ascii")
+        if _FOLDED.search(joined):
+            joined = _FOLDED.sub(_fold, joined)
+        return joined, joined.encode("ascii", "replace")
+
+    def first(self, raw: bytes) -> tuple[int, int]:
+        """The first candidate; (-1, -1) when there is none."""
+        return (-1, -1) if self._search is None else self._search(_UNANCHORED, raw, 0, len(raw))[0]
 
 
 class Scan:
-    """One pass over the joined texts of a message."""
+    """One pass over the texts of a message, which `joined` holds with NULs between them.
+
+    `tick` is called for every candidate, and may raise to end the pass.
+    """
 
     def __init__(
         self,
@@ -114,8 +127,8 @@ class Scan:
         texts: Sequence[str],
         contexts: Mapping[int, str],
         joined: str,
-        raw: bytes,
         tick: Callable[[], None],
+        first: tuple[int, int] | None = None,
     ) -> None:
         self.findings: dict[int, list[Finding]] = {}
         self.runs: dict[int, list[tuple[int, int]]] = {}
@@ -124,28 +137,27 @@ class Scan:
         self._tick = tick
         self._texts = texts
         self._contexts = contexts
-        self._joined = joined
-        self._raw = raw
-        self._flat = joined if joined.isascii() else raw.decode("ascii")
-        self._starts = list(accumulate((len(text) + 1 for text in texts), initial=0))
+        self._joined, self._raw = scanner.encode(joined)
+        self._flat = self._joined if self._joined.isascii() else self._raw.decode("ascii")
+        self._starts = [0] if len(texts) == 1 else list(accumulate((len(text) + 1 for text in texts), initial=0))
+        self._run(scanner.first(self._raw) if first is None else first)
 
-    def run(self, first: tuple[int, int]) -> Scan:
-        scanner, raw, size = self._scanner, self._raw, len(self._raw)
-        search = scanner._search
+    def _run(self, first: tuple[int, int]) -> None:
+        search, raw, size = self._scanner._search, self._raw, len(self._raw)
+        guarded = self._scanner._own is not None
         start, end = first
         while start >= 0 and search is not None:
-            resume = self._long_run(start, end) or self._candidate(start, end)
-            if scanner._own is not None and resume > start:
+            resume = 0 if end - start < _LONG else self._long_run(start, end)
+            if not resume:
+                resume = self._candidate(start, end)
+            if guarded:
                 self._look_for_own(start, resume)
             if resume >= size:
                 break
             start, end = search(_UNANCHORED, raw, resume, size)[0]
-        return self
 
     def _long_run(self, start: int, end: int) -> int:
         """Where to go on after a run of base64 characters at `start`; 0 when it is none."""
-        if end - start < 40:
-            return 0
         match = _RUN_SHAPE.match(self._flat, start)
         if match is None or match.end() < end:
             return 0
@@ -164,31 +176,39 @@ class Scan:
     def _candidate(self, start: int, end: int) -> int:
         """Inspect the candidate at `start`; the answer is where to go on."""
         self._tick()
+        bucket = self._scanner._buckets.get(self._flat[start], _NO_BUCKET)
+        hit = bucket.first(self._flat, start)
+        if hit is None:
+            return start + 1 if end - start <= _SHORT else end
         number, offset = self._place(start)
-        text = self._text(number, offset)
+        text = self._texts[number]
+        if not text.isascii():
+            text = self._joined[offset : offset + len(text)]
         context = self._contexts.get(number, "")
-        consumed = start + 1
-        for entry in self._scanner._entries.get(self._flat[start], ()):
-            match = entry.match(self._flat, start)
-            if match is None:
-                continue
-            found = entry.detector.inspect(text, start - offset, match.end() - offset, context)
-            if found:
-                if found[0][2] == SECRET:
-                    found = [self._named(finding, text, offset, context) for finding in found]
-                self.findings.setdefault(number, []).extend(found)
-                return max(offset + max(finding[1] for finding in found), consumed, end if entry.detector.whole else 0)
-            if entry.detector.whole:
-                consumed = end
-        return end if end - start > _SHORT else consumed
+        detector, position, stop = hit
+        found = detector.inspect(text, start - offset, stop - offset, context)
+        whole = detector.whole
+        if not found:
+            for other, stop in bucket.others(self._flat, start, position):
+                whole = whole or other.whole
+                found = other.inspect(text, start - offset, stop - offset, context)
+                if found:
+                    break
+        if not found:
+            return end if whole or end - start > _SHORT else start + 1
+        if found[0][2] == SECRET:
+            found = [self._named(finding, text, offset, context) for finding in found]
+        self.findings.setdefault(number, []).extend(found)
+        reached = offset + found[-1][1]
+        return max(reached, end) if whole else max(reached, start + 1)
 
     def _named(self, finding: Finding, text: str, offset: int, context: str) -> Finding:
         """A secret that was found by the word before it, under its own name if it has one."""
         start, end, name = finding
-        for entry in self._scanner._entries.get(self._flat[offset + start], ()):
-            match = None if entry.detector.whole else entry.match(self._flat, offset + start)
-            if match is not None:
-                for first, last, other in entry.detector.inspect(text, start, match.end() - offset, context):
+        bucket = self._scanner._buckets.get(self._flat[offset + start], _NO_BUCKET)
+        for detector, stop in bucket.others(self._flat, offset + start, 0):
+            if not detector.whole:
+                for first, last, other in detector.inspect(text, start, stop - offset, context):
                     if first == start and last + 1 >= end:
                         return start, max(last, end), other
         return start, end, name
@@ -209,7 +229,3 @@ class Scan:
         """Which text the joined position is in, and where that text begins."""
         number = bisect_right(self._starts, at) - 1
         return number, self._starts[number]
-
-    def _text(self, number: int, offset: int) -> str:
-        text = self._texts[number]
-        return text if text.isascii() else self._joined[offset : offset + len(text)]

@@ -1,49 +1,20 @@
-"""What a rule can ask of a call: its arguments (JSON Schema), its hints, and `when` (CEL).
+"""What a rule can ask of a call: its arguments (JSON Schema) and its hints; `when` has a file of its own.
 
 A condition holds, does not hold, or cannot be evaluated; the third raises `Unevaluable` and never guesses. Patterns
 run on linear-time engines only, and nothing is ever fetched.
-
-`when` reads `arguments`, `principal` {subject, issuer, groups, uid, client}, `skill` {id, upstream, name,
-annotations}, `session` {id, labels, calls} and `now`, a CEL timestamp in UTC.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Protocol
 
 from interposer.model import Facts, Json, JsonObject, Principal, Skill
 
 MAX_DEPTH = 64
 """The native engines recurse, and a value nested 200,000 deep ends the process; `canonical` has the same bound."""
-MAX_EXPRESSION = 4096
 
-_FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the engines raise for a value they cannot judge."""
-
-VARIABLES = frozenset({"arguments", "principal", "skill", "session", "now"})
-_TIMES = (
-    "FullYear",
-    "Month",
-    "Date",
-    "DayOfMonth",
-    "DayOfWeek",
-    "DayOfYear",
-    "Hours",
-    "Minutes",
-    "Seconds",
-    "Milliseconds",
-)
-_CONVERSIONS = ("int", "uint", "double", "string", "bytes", "timestamp", "duration", "type", "dyn")
-FUNCTIONS = frozenset(
-    {"size", "startsWith", "endsWith", "contains", "matches", *_CONVERSIONS, *(f"get{t}" for t in _TIMES)}
-)
-_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_][A-Za-z0-9_]*)\s*,")
-_CEL_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
-_INT64 = 2**63
 
 
 class Unevaluable(Exception):
@@ -61,7 +32,7 @@ class BadCondition(ValueError):
 class Evidence:
     """One call as conditions see it; converted for an engine only when a condition reads it, and once."""
 
-    __slots__ = ("_bounded", "_values", "arguments", "facts", "principal", "session", "skill")
+    __slots__ = ("_bounded", "arguments", "converted", "facts", "principal", "session", "skill")
 
     def __init__(self, principal: Principal, skill: Skill, arguments: JsonObject, session: str, facts: Facts) -> None:
         self.principal = principal
@@ -70,25 +41,20 @@ class Evidence:
         self.session = session
         self.facts = facts
         self._bounded: bool | None = None
-        self._values: dict[str, Any] = {}
+        self.converted: dict[str, Any] = {}
+        """What an engine has been given already; only the engine's own file reads it."""
 
     def bounded(self) -> JsonObject:
         """The arguments, when they are shallow enough to give to an engine."""
         if self._bounded is None:
-            self._bounded = _shallow(self.arguments)
+            self._bounded = shallow(self.arguments)
         if not self._bounded:
             raise Unevaluable("the arguments are nested too deeply")
         return self.arguments
 
-    def value(self, name: str) -> Any:
-        """A variable of `when`."""
-        found = self._values.get(name)
-        if found is None:
-            found = self._values[name] = _BUILD[name](self)
-        return found
 
-
-def _shallow(value: Json) -> bool:
+def shallow(value: Json) -> bool:
+    """Whether a value is nested no deeper than `MAX_DEPTH`."""
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Json] = []
@@ -101,61 +67,6 @@ def _shallow(value: Json) -> bool:
             return True
         level = below
     return False
-
-
-def _for_cel(value: Json) -> Json:
-    """The value in CEL's types, or `Unevaluable` where CEL would silently change it."""
-    kind = type(value)
-    if kind is dict:
-        return {key: _for_cel(child) for key, child in value.items()}
-    if kind is list:
-        return [_for_cel(child) for child in value]
-    if kind is int and not -_INT64 <= value < _INT64:
-        raise Unevaluable("an integer is beyond 64 bits")
-    if kind is Decimal:
-        near = float(value)
-        if Decimal(repr(near)) != value:
-            raise Unevaluable("a number has more digits than a double keeps")
-        return near
-    return value
-
-
-def _principal(evidence: Evidence) -> JsonObject:
-    who = evidence.principal
-    return {
-        "subject": who.subject,
-        "issuer": who.issuer,
-        "groups": list(who.groups),
-        "uid": who.uid,
-        "client": who.client_id,
-    }
-
-
-def _skill(evidence: Evidence) -> JsonObject:
-    skill = evidence.skill
-    annotations = skill.annotations
-    if not _shallow(annotations):
-        raise Unevaluable("the skill's annotations are nested too deeply")
-    return {
-        "id": skill.id,
-        "upstream": skill.upstream,
-        "name": skill.name,
-        "annotations": _for_cel(annotations),
-    }
-
-
-def _session(evidence: Evidence) -> JsonObject:
-    facts = evidence.facts
-    return {"id": evidence.session, "labels": sorted(facts.labels), "calls": facts.calls}
-
-
-_BUILD: dict[str, Callable[[Evidence], Any]] = {
-    "arguments": lambda evidence: _for_cel(evidence.bounded()),
-    "principal": _principal,
-    "skill": _skill,
-    "session": _session,
-    "now": lambda evidence: datetime.fromtimestamp(evidence.facts.now, UTC),
-}
 
 
 class Condition(Protocol):
@@ -211,21 +122,21 @@ class Arguments:
         except jsonschema_rs.ValidationError as error:
             path = [step for step in error.instance_path if isinstance(step, str | int)]
             raise BadCondition(_schema_message(error, path), path) from None
-        except _FAULTS as error:
+        except FAULTS as error:
             raise BadCondition(f"not a JSON Schema that can be compiled: {error}") from None
 
     def holds(self, evidence: Evidence) -> bool:
         arguments = evidence.bounded()
         try:
             return bool(self._validator.is_valid(arguments))
-        except _FAULTS as error:
+        except FAULTS as error:
             raise Unevaluable(f"the schema could not be applied ({type(error).__name__})") from None
 
     def why_not(self, evidence: Evidence) -> str:
         arguments = evidence.bounded()
         try:
             errors = [_place(error) for _, error in zip(range(3), self._validator.iter_errors(arguments), strict=False)]
-        except _FAULTS:
+        except FAULTS:
             return "the schema could not be applied"
         return "; ".join(dict.fromkeys(errors))
 
@@ -241,55 +152,7 @@ def _schema_message(error: Any, path: list[str | int]) -> str:
             "this pattern is not one that linear-time matching takes: look-around, back-references and very large "
             "repetitions are refused; rewrite it"
         )
+    if path and path[-1] == "format":
+        return "unknown format: JSON Schema 2020-12 names date-time, email, uri and others; see validation §7.3"
     first = str(error.message).split("\n", 1)[0]
     return f"not a JSON Schema (2020-12): {first}"
-
-
-class When:
-    """A CEL expression is true."""
-
-    kind = "when"
-    __slots__ = ("_program", "_variables", "source")
-
-    def __init__(self, source: str) -> None:
-        if len(source) > MAX_EXPRESSION:
-            raise BadCondition(f"the expression is longer than {MAX_EXPRESSION} characters; split it into rules")
-        # 250 ms to import: only policies that use `when` pay for it.
-        import cel
-
-        try:
-            self._program = cel.compile(source)
-        except _FAULTS as error:
-            raise BadCondition(_cel_message(str(error))) from None
-        self.source = source
-        self._variables = tuple(sorted(VARIABLES.intersection(self._program.variables())))
-        _refuse_unknown(self._program, source)
-
-    def holds(self, evidence: Evidence) -> bool:
-        try:
-            result = self._program.execute({name: evidence.value(name) for name in self._variables})
-        except _FAULTS as error:
-            raise Unevaluable(f"`when` could not be evaluated ({type(error).__name__})") from None
-        if result is True or result is False:
-            return bool(result)
-        raise Unevaluable("`when` is neither true nor false")
-
-    def why_not(self, evidence: Evidence) -> str:
-        return f"`{self.source}` is false"
-
-
-def _refuse_unknown(program: Any, source: str) -> None:
-    bound = set(_MACRO.findall(source))
-    for name in program.variables():
-        if name not in VARIABLES and name not in bound:
-            raise BadCondition(f"unknown variable {name!r}; expected one of {', '.join(sorted(VARIABLES))}")
-    for name in program.functions():
-        if name.isidentifier() and not name.startswith("_") and name not in FUNCTIONS:
-            raise BadCondition(f"unknown function {name!r}; expected one of {', '.join(sorted(FUNCTIONS))}")
-
-
-def _cel_message(said: str) -> str:
-    found = _CEL_ERROR.search(said)
-    if found is None:
-        return "not a CEL expression"
-    return f"not a CEL expression: character {found[2]}: {found[3][:200]}"

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 from interposer.model import ApprovalTerms, Decision, Effect, Facts, JsonObject, Obligations, Principal, Rate, Skill
 
 from .conditions import Condition, Evidence, Unevaluable
-from .document import parse
+from .document import parse, starter_text
 from .rules import Document, Obligation, Rule
 
 STARTER = "builtin:starter"
@@ -53,11 +52,6 @@ def load(text: str, file: str) -> Policy:
 def starter() -> Policy:
     """The policy that is built into the package."""
     return load(starter_text(), STARTER)
-
-
-def starter_text() -> str:
-    """The built-in policy, as one would copy it."""
-    return files("interposer.policy").joinpath("starter.yaml").read_text(encoding="utf-8")
 
 
 class Policy:

@@ -36,7 +36,7 @@ def text(found: JsonObject) -> str:
     """The same for a terminal."""
     who = found["principal"]
     groups = f" ({', '.join(who['groups'])})" if who["groups"] else ""
-    lines = [f"{found['effect']}: {found['skill']} as {who['subject']}{groups}"]
+    lines = [f"{found['effect']}: {found['skill']} as {who['subject'] or 'someone unnamed'}{groups}"]
     if found["message"]:
         lines.append(f"  the caller is told: {found['message']}")
     lines.append("matched:")

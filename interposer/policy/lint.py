@@ -77,12 +77,12 @@ def _loose(rules: Collection[Rule]) -> Iterator[Finding]:
 
 def _unknown(policy: Policy, skills: Collection[str]) -> Iterator[Finding]:
     document = policy.document
-    places = [(rule.skills, rule.spoken.line) for rule in (*document.rules, *document.otherwise)]
-    places += [(duty.skills, duty.line) for duty in document.obligations]
-    for patterns, line in places:
+    places = [(rule.skills, rule.spoken.line, rule.column) for rule in (*document.rules, *document.otherwise)]
+    places += [(duty.skills, duty.line, duty.column) for duty in document.obligations]
+    for patterns, line, column in places:
         for pattern in patterns:
             if pattern != "*" and not any(units.fits(pattern, skill) for skill in skills):
-                yield Finding(Problem(document.file, line, 0, f"{pattern!r} names no known skill"))
+                yield Finding(Problem(document.file, line, column, f"{pattern!r} names no known skill"))
 
 
 def _always_with(other: Rule, rule: Rule) -> bool:
@@ -120,4 +120,4 @@ def _named(rule: Rule) -> str:
 
 
 def _on(rule: Rule, said: str, *, note: bool = False) -> Finding:
-    return Finding(Problem(rule.spoken.file, rule.spoken.line, 0, f"rule {rule.id} {said}"), note)
+    return Finding(Problem(rule.spoken.file, rule.spoken.line, rule.column, f"rule {rule.id} {said}"), note)

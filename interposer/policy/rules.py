@@ -44,6 +44,8 @@ class Rule:
     terms: ApprovalTerms | None
     """Present exactly when the effect is ask."""
     spoken: MatchedRule
+    column: int
+    """With the line in `spoken`, where the rule begins."""
     loose: bool = False
     """An allow rule whose schema names a property without demanding it."""
 
@@ -64,6 +66,7 @@ class Obligation:
     labels: frozenset[str]
     record: str | None
     line: int
+    column: int
 
     def names(self, skill_id: str) -> bool:
         return any(units.fits(pattern, skill_id) for pattern in self.skills)

@@ -34,13 +34,20 @@ _HINTS = {
     "dependencies": "write dependentRequired or dependentSchemas",
     "additionalItems": "write items, and prefixItems for the places before it",
 }
+_DEFS = "#/$defs/"
+_SAME_PLACE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Refuse = Callable[[int, int, str], None]
 
 
-def check_shape(node: Node, refuse: Refuse) -> None:
-    """Report every keyword that 2020-12 does not have and every reference that leads elsewhere."""
+def check_shape(schema: Node, refuse: Refuse) -> None:
+    """Report keywords that 2020-12 does not have, references that lead elsewhere, and those that lead nowhere."""
+    _check(schema, refuse)
+    _refuse_loops(schema, refuse)
+
+
+def _check(node: Node, refuse: Refuse) -> None:
     if isinstance(node.value, bool):
         return
     if not isinstance(node.value, dict):
@@ -57,7 +64,7 @@ def check_shape(node: Node, refuse: Refuse) -> None:
             refuse(line, column, f"the dialect is 2020-12; remove $schema or write {_DIALECT}")
         else:
             for below in _subschemas(keyword, child):
-                check_shape(below, refuse)
+                _check(below, refuse)
 
 
 def _subschemas(keyword: str, node: Node) -> Iterator[Node]:
@@ -70,7 +77,37 @@ def _subschemas(keyword: str, node: Node) -> Iterator[Node]:
 
 
 def _inside(reference: object) -> bool:
-    return isinstance(reference, str) and reference.startswith("#/$defs/")
+    return isinstance(reference, str) and reference.startswith(_DEFS) and "/" not in reference.removeprefix(_DEFS)
+
+
+def _refuse_loops(schema: Node, refuse: Refuse) -> None:
+    """A definition that leads back to itself at the same place of the arguments says nothing, and validators let it
+    pass (JSON Schema 2020-12 core §9.4.1: behaviour undefined)."""
+    found: Node | None = schema.value.get("$defs") if isinstance(schema.value, dict) else None
+    if found is None or not isinstance(found.value, dict):
+        return
+    leads = {name: set(_in_place(node)) for name, node in found.value.items()}
+    for name in leads:
+        seen: set[str] = set()
+        ahead = leads[name]
+        while ahead - seen:
+            seen |= ahead
+            ahead = {further for near in ahead for further in leads.get(near, ())}
+        if name in seen:
+            line, column = found.keys[name]
+            refuse(line, column, f"the definition {name!r} leads back to itself without going deeper; untangle it")
+
+
+def _in_place(node: Node) -> Iterator[str]:
+    """The definitions that a schema applies to the same value as itself."""
+    if not isinstance(node.value, dict):
+        return
+    for keyword, child in node.value.items():
+        if keyword == "$ref" and isinstance(child.value, str):
+            yield child.value.removeprefix(_DEFS)
+        elif keyword in _SAME_PLACE:
+            for below in _subschemas(keyword, child):
+                yield from _in_place(below)
 
 
 def _nearest(keyword: str) -> str:

@@ -160,6 +160,9 @@ class _Tree:
             value = ""
         top = self._open[-1] if self._open else None
         if top is None or type(top.node.value) is list or not top.awaits_key:
+            if not event.value and top is not None and top.key is not None:
+                # Nothing stands nowhere: what is to be corrected is at its key.
+                line, column = top.node.keys[top.key]
             self._place(Node(value, line, column))
         else:
             self._key(top, value, event.value, line, column)
@@ -174,16 +177,16 @@ class _Tree:
             return int(text[2:] if base != 10 else text, base)
         if _NOT_JSON.fullmatch(text):
             self.refuse(line, column, f"{text} is not a number that JSON has; quote it if it is meant as text")
-            return None
+            return 0
         if _FLOAT.fullmatch(text):
             return self._fraction(text, line, column)
         return text
 
-    def _fraction(self, text: str, line: int, column: int) -> float | Decimal | None:
+    def _fraction(self, text: str, line: int, column: int) -> float | Decimal:
         value = float(text)
         if not isfinite(value):
             self.refuse(line, column, "this number is out of range; quote it if it is meant as text")
-            return None
+            return 0.0
         exact = Decimal(text)
         return value if Decimal(repr(value)) == exact else exact
 

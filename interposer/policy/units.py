@@ -101,7 +101,7 @@ def contains(wide: str, narrow: str) -> bool:
     if wide == "*":
         return True
     if narrow == "*":
-        return wide == "*.*"
+        return False
     # A `*` of `narrow` stands for any text, so it must itself be taken in by a `*` of `wide`.
     return all(_covers(one, other) for one, other in zip(_parts(wide), _parts(narrow), strict=True))
 

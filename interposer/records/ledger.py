@@ -11,7 +11,8 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -38,6 +39,7 @@ _CHECKPOINT_AFTER = 2_000
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _STARTS = (Kind.ASKED, Kind.INTENDED)
 _KNOWN_SUBJECTS = 10_000
+_GONE = "the record's file was removed, replaced or cut: what was last written may be lost"
 
 
 class _Trap:
@@ -177,6 +179,8 @@ class Ledger:
     def commit(self, jobs: Sequence[Job]) -> list[Any]:
         """One result per job, in order: the sequence number of a record, what a work returned, or the exception that
         the job is to raise."""
+        if not self._in_place(note=False):
+            self.broken = self.broken or _GONE
         if self.broken or (self._full_until and not self._room_again()):
             return [RecordFault(self.broken or "the disk that holds the record is full")] * len(jobs)
         batch = _Batch(self._sealer, self._boottime())
@@ -191,7 +195,7 @@ class Ledger:
             return [self._blame(trap.error)] * len(jobs)
         self._follow(batch)
         if not self._in_place(note=True):
-            self.broken = "the record's file was removed, replaced or cut: what was last written may be lost"
+            self.broken = _GONE
             return [RecordFault(self.broken)] * len(jobs)
         return results
 
@@ -223,9 +227,8 @@ class Ledger:
         if not batch.events:
             return
         db = self._db
-        db.executemany(schema.INSERT_EVENT, batch.events)
-        if batch.payloads:
-            db.executemany(schema.INSERT_PAYLOAD, batch.payloads)
+        self._insert_rows(schema.INSERT_EVENTS, batch.events)
+        self._insert_rows(schema.INSERT_PAYLOADS, batch.payloads)
         for seq, pseudonym, record in batch.records:
             if record.kind is Kind.SESSION_OPENED:
                 db.execute("INSERT OR IGNORE INTO open_sessions VALUES (?, ?)", (record.session, seq))
@@ -236,6 +239,14 @@ class Ledger:
                 db.execute("INSERT OR IGNORE INTO subjects VALUES (?, ?)", (pseudonym, text))
         settled = next(iter(self._open.values()), batch.events[0][0]) - 1
         db.execute(schema.MOVE_HEAD, (self._sealer.seq, self._sealer.head, settled))
+
+    def _insert_rows(self, statements: Mapping[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        done = 0
+        for size in schema.CHUNKS:
+            while len(rows) - done >= size:
+                values = rows[done] if size == 1 else tuple(chain.from_iterable(rows[done : done + size]))
+                self._db.execute(statements[size], values)
+                done += size
 
     def _follow(self, batch: _Batch) -> None:
         """What is committed is known: which calls are under way, whose names are stored."""
@@ -270,8 +281,8 @@ class Ledger:
         if time.monotonic() < self._full_until:
             return False
         with _Trap() as trap:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # the log can begin anew in its own space
             self._db.execute("INSERT OR REPLACE INTO probe VALUES (1, randomblob(?))", (PROBE_BYTES,))
-            self._db.execute("DELETE FROM probe")
         if trap.error is not None:
             self._blame(trap.error)
             return False

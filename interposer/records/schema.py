@@ -45,8 +45,14 @@ CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), filler BLOB NOT NUL
 # head: the last row, and the last sequence number before which nothing is unfinished, so that a start after a crash
 # reads a few rows and not the whole record. open_sessions serves the same purpose.
 
-INSERT_EVENT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608  # constants
-INSERT_PAYLOAD = "INSERT INTO payloads (seq, salt, body) VALUES (?, ?, CAST(? AS TEXT))"
+CHUNKS = (32, 8, 1)
+"""Rows to one INSERT. Python lets go of its lock around every step of a statement, and under load each time costs the
+writer a wait for the event loop: one statement of 32 rows is one wait."""
+
+_EVENT = f"({', '.join('?' * len(COLUMNS))})"
+INSERT_EVENTS = {n: f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES {', '.join([_EVENT] * n)}" for n in CHUNKS}  # noqa: S608  # constants
+_PAYLOAD = "(?, ?, CAST(? AS TEXT))"
+INSERT_PAYLOADS = {n: f"INSERT INTO payloads (seq, salt, body) VALUES {', '.join([_PAYLOAD] * n)}" for n in CHUNKS}  # noqa: S608
 MOVE_HEAD = "UPDATE head SET seq = ?, hash = ?, settled = ? WHERE one = 1"
 
 MIGRATIONS: dict[int, Callable[[Any], None]] = {}
@@ -69,18 +75,14 @@ def prepare(connection: sqlite3.Connection, path: Path) -> bytes:
 
 
 def _create(connection: sqlite3.Connection) -> None:
+    """All of it in one transaction: a start that is cut short leaves an empty file, and the next one begins again."""
     connection.execute("BEGIN EXCLUSIVE")
-    try:
-        for statement in filter(str.strip, _TABLES.split(";")):
-            connection.execute(statement)
-        connection.execute("INSERT INTO head VALUES (1, 0, ?, 0)", (chain.GENESIS,))
-        connection.execute("INSERT INTO meta VALUES ('pseudonym_key', ?)", (os.urandom(32),))
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    for statement in filter(str.strip, _TABLES.split(";")):
+        connection.execute(statement)
+    connection.execute("INSERT INTO head VALUES (1, 0, ?, 0)", (chain.GENESIS,))
+    connection.execute("INSERT INTO meta VALUES ('pseudonym_key', ?)", (os.urandom(32),))
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

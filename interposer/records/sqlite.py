@@ -10,6 +10,7 @@ A caller that is cancelled while it waits leaves its record in the queue: it is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -112,7 +113,8 @@ class SqliteRecordStore:
             return
         self._closed = True
         if self._queue or self._busy:
-            await self._enqueue(lambda _db, _chain: None)
+            with contextlib.suppress(RecordFault):  # whoever waited has been told
+                await self._enqueue(lambda _db, _chain: None)
         self._inbox.put(None)
         self._writer.join()
         self._ledger.close()

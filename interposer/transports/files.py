@@ -1,12 +1,13 @@
 """Standard input or output that is no pipe: a terminal, a regular file, `/dev/null`.
 
-The descriptor stays blocking, because a terminal shares that flag with the shell that lent it. Reading never blocks
+What we were given stays blocking, because a terminal shares that flag with the shell that lent it. Reading never blocks
 all the same: it happens when the kernel says that there is something, or on a file, where there always is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 from collections.abc import Callable
@@ -15,10 +16,10 @@ READ_BYTES = 64 * 1024
 
 
 class FileInlet:
-    """Calls a protocol with what a terminal or file holds, and releases its descriptor to nobody: the opener does."""
+    """Calls a protocol with what a terminal or file holds. The descriptor given stays its opener's."""
 
     def __init__(self, fd: int, protocol: asyncio.Protocol) -> None:
-        self._fd = fd
+        self._fd = _own_description(fd)
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
         self._pollable = _is_pollable(fd)
@@ -43,6 +44,7 @@ class FileInlet:
         if not self._closed:
             self._closed = True
             self._disarm()
+            os.close(self._fd)
             self._loop.call_soon(self._protocol.connection_lost, None)
 
     def _arm(self) -> None:
@@ -60,6 +62,8 @@ class FileInlet:
     def _read(self) -> None:
         try:
             data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:
@@ -108,6 +112,14 @@ class FileOutlet:
     def _finish(self, error: OSError | None) -> None:
         self._closed = True
         asyncio.get_running_loop().call_soon(self._lost, error)
+
+
+def _own_description(fd: int) -> int:
+    # libuv makes whatever it watches non-blocking, so a terminal is opened once more.
+    if os.isatty(fd):
+        with contextlib.suppress(OSError):
+            return os.open(os.ttyname(fd), os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    return os.dup(fd)
 
 
 def _is_pollable(fd: int) -> bool:

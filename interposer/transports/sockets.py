@@ -17,9 +17,9 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
-from anyio.abc import TaskGroup
 
 from interposer.errors import BROKER_UNAVAILABLE, Unavailable
 from interposer.model import Caller
@@ -46,12 +46,11 @@ class _Listening(ABC):
         listener = self._listen()
         try:
             ready(self._address(listener))
-            async with anyio.create_task_group() as peers:
-                door = _Door(listener, self._limits, peers, lambda peer: self._link(peer, accept))
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    door.shut()
+            door = _Door(listener, self._limits, lambda peer: self._link(peer, accept))
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await door.shut()
         finally:
             self._unlisten(listener)
 
@@ -78,13 +77,13 @@ class UnixSocket(_Listening):
         self, path: str, mode: int = 0o660, group: str | int | None = None, *, limits: Limits | None = None
     ) -> None:
         super().__init__(limits)
-        self._path = path
+        require_bindable(path)
+        self._path = os.path.abspath(path)
         self._mode = mode
         self._gid = resolve_group(group)
         self._identity: tuple[int, int] | None = None
 
     def _listen(self) -> socket.socket:
-        require_bindable(self._path)
         require_safe_directory(self._path)
         remove_stale(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -160,24 +159,26 @@ class TcpSocket(_Listening):
 class _Door:
     """Takes peers in while there is room, and rests when the process is out of descriptors."""
 
-    def __init__(
-        self, listener: socket.socket, limits: Limits, peers: TaskGroup, link: Callable[[socket.socket], Link]
-    ) -> None:
+    def __init__(self, listener: socket.socket, limits: Limits, link: Callable[[socket.socket], Link]) -> None:
         self._listener = listener
         self._limits = limits
-        self._peers = peers
         self._link = link
-        self._inside = 0
+        # anyio's task groups cannot be used from the loop's callbacks; `shut` is the end of these tasks instead.
+        self._inside: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener.fileno(), self._admit)
 
-    def shut(self) -> None:
-        """Nobody is let in any more; who is inside is cancelled with the task group."""
+    async def shut(self) -> None:
+        """Nobody is let in any more, and everybody who was inside has left."""
         self._loop.remove_reader(self._listener.fileno())
         if self._rest is not None:
             self._rest.cancel()
-        self._peers.cancel_scope.cancel()
+        for task in self._inside:
+            task.cancel()
+        if self._inside:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(self._inside)
 
     def _admit(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -191,11 +192,12 @@ class _Door:
                 self._pause(error)
                 return
             peer.setblocking(False)
-            if self._inside >= self._limits.connections:
+            if len(self._inside) >= self._limits.connections:
                 _turn_away(peer)
             else:
-                self._inside += 1
-                self._peers.start_soon(self._host, peer)
+                task = self._loop.create_task(self._host(peer))
+                self._inside.add(task)
+                task.add_done_callback(partial(self._forget, peer))
 
     def _pause(self, error: OSError) -> None:
         _log.warning("not accepting for %.1f s: %s", self._limits.backoff_s, error.strerror)
@@ -209,18 +211,18 @@ class _Door:
     async def _host(self, peer: socket.socket) -> None:
         """One peer, from its first byte to its last."""
         try:
+            link = self._link(peer)
             try:
-                link = self._link(peer)
-                try:
-                    await self._loop.connect_accepted_socket(lambda: link, peer)
-                    await link.lost
-                finally:
-                    await link.farewell()
-            except OSError as error:
-                _log.info("a peer was gone before it was connected: %s", error.strerror)
-        finally:
-            self._inside -= 1
-            peer.close()
+                await self._loop.connect_accepted_socket(lambda: link, peer)
+                await link.lost
+            finally:
+                await link.farewell()
+        except OSError as error:
+            _log.info("a peer was gone before it was connected: %s", error.strerror)
+
+    def _forget(self, peer: socket.socket, task: asyncio.Task[None]) -> None:
+        self._inside.discard(task)
+        peer.close()
 
 
 def _turn_away(peer: socket.socket) -> None:

@@ -41,11 +41,14 @@ class McpStdio:
         on_notice: Callable[[str, str], None],
         guard: Callable[[Secret], None] | None = None,
         limits: Limits | None = None,
+        era: Era | None = None,
     ) -> None:
         """`mask` is applied to stderr before `log` sees it; `guard` is given the credential before a child has it.
 
         `on_notice(kind, detail)` hears of: stdout_noise, malformed, oversize, unknown_id, second_answer, late (detail
         is the invocation's id), flood, upstream_request, definition, pages, restart, quarantine, start_failed.
+
+        `era`: what this server is known to speak; without it, it is asked.
         """
         self.name = name
         self._command = command
@@ -60,7 +63,7 @@ class McpStdio:
         self._changed: list[Callable[[], None]] = []
         self._change_due: asyncio.TimerHandle | None = None
         self._deaths: deque[float] = deque(maxlen=limits.deaths + 1)
-        self._era: Era | None = None
+        self._era: Era | None = era
         self._ready: Server | None = None
         self._next: asyncio.Future[Server] | None = None
         self._open_until = 0.0
@@ -131,13 +134,18 @@ class McpStdio:
     async def aclose(self) -> None:
         self._closed = True
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
-        if self._server is not None:
-            await self._server.stop()
         if self._change_due is not None:
             self._change_due.cancel()
+        try:
+            if keeper is not None:
+                keeper.cancel()
+                await asyncio.wait([keeper])
+            if self._server is not None:
+                await self._server.stop()
+        except asyncio.CancelledError:
+            if self._server is not None:
+                self._server.kill()
+            raise
 
     def _outcome(self, reply: Reply) -> Outcome:
         if isinstance(reply, InDoubt):

@@ -138,6 +138,11 @@ class Server:
             self.link.close("the upstream was stopped before it answered")
             await self._child.stop(self._limits.close_s)
 
+    def kill(self) -> None:
+        """For those who cannot wait: the process ends soon, by force."""
+        if self._child is not None:
+            self._child.kill()
+
     async def _answer(self, id: int, line: bytes, deadline_s: float | None) -> Reply:
         waiting = Waiting(asyncio.get_running_loop().create_future())
         self.link.expect(id, waiting, deadline_s)

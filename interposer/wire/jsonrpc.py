@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .. import canonical
-from ..errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, BadMessage
-from ..model import Json, JsonObject
+from interposer import canonical
+from interposer.errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, BadMessage
+from interposer.model import Json, JsonObject
 
 MAX_ID_CHARS = 256
 MAX_METHOD_CHARS = 256

@@ -47,8 +47,9 @@ async def _serve(transport: Transport, wire: Wire, receiver: Callable[[Connectio
     ready = anyio.Event()
 
     def accept(connection: Connection) -> Notes:
-        wire.receivers.append(receiver(connection))
-        return wire.receivers[-1]
+        told = receiver(connection)
+        wire.receivers.append(told)
+        return told
 
     async def serve() -> None:
         await transport.serve(accept, lambda address: ready.set())

@@ -1,4 +1,4 @@
-"""Both ends of a wire for the tests of transports: a receiver that notes what it is told, and a peer on raw descriptors."""
+"""Both ends of a wire, for the tests of transports: a receiver that notes what it is told, and a raw peer."""
 
 from __future__ import annotations
 

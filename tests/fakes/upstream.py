@@ -1,9 +1,10 @@
 """A scriptable MCP server on stdio: honest by default, and as hostile as a test asks for. Standard library only.
 
-    upstream.py [--era legacy|modern|dual|silent|exits] [--truth FILE] [--token TEXT]
+    upstream.py [--era legacy|modern|dual|silent|exits] [--truth FILE] [--token TEXT] [--script FILE] [--tools FILE]
 
 `silent` drops what it does not know, `exits` ends at it, both are legacy. `--truth` gets one durable line per received
-`tools/call`: what really arrived. `--token` is ignored: it marks the process in `ps`.
+`tools/call`: what really arrived. `--token` is ignored: it marks the process in `ps`. `--script` holds the rows that
+the skill `play` emits, so that what is emitted is not in the arguments; `--tools` holds definitions to offer as well.
 """
 
 from __future__ import annotations
@@ -47,7 +48,16 @@ TOOLS = [
     tool("spawn", detached="boolean"),
     tool("about"),
     tool("stubborn"),
+    tool("play", row="string", every_ms="integer"),
 ]
+
+
+def load(path: str) -> list[Object]:
+    """JSON lines, read when they are needed: a test may change them while the server runs."""
+    if not path:
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 class Server:
@@ -96,9 +106,9 @@ class Server:
             self.initialize(id, params)
         elif method == "initialize":
             self.error(id, -32022, "Unsupported protocol version", supported=[MODERN])
-        elif self.options.era in ("modern", "dual") and META + "protocolVersion" in params.get("_meta", {}):
-            self.request(id, method, params)
-        elif self.opened:
+        elif self.opened or (
+            self.options.era in ("modern", "dual") and META + "protocolVersion" in params.get("_meta", {})
+        ):
             self.request(id, method, params)
         else:
             self.unknown(id, method)
@@ -110,7 +120,8 @@ class Server:
         capabilities = {"tools": {"listChanged": True}}
         info = {"name": "fake", "version": "1"}
         self.result(
-            id, {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info, "instructions": "Be kind."}
+            id,
+            {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info, "instructions": "Be kind."},
         )
 
     def unknown(self, id: Any, method: str) -> None:
@@ -139,6 +150,10 @@ class Server:
     def list(self, id: Any, params: Object) -> None:
         page = int(params.get("cursor", "0"))
         tools = list(TOOLS) if self.options.pages == 1 else [tool(f"skill_{page}", text="string")]
+        if self.options.strict:
+            schema = {**tools[0]["inputSchema"], "required": ["text"], "additionalProperties": False}
+            tools[0] = {**tools[0], "inputSchema": schema}
+        tools += load(self.options.tools)
         if self.options.broken_tools:
             tools += [{"name": "no_schema"}, {"inputSchema": {}}, "text"]  # type: ignore[list-item]
         result: Object = {"tools": tools, "ttlMs": 5, "cacheScope": "private"}
@@ -151,7 +166,10 @@ class Server:
     def called(self, id: Any, params: Object) -> None:
         if self.options.truth:
             with open(self.options.truth, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"name": params["name"], "arguments": params.get("arguments")}) + "\n")
+                seen = {"name": params["name"], "arguments": params.get("arguments")}
+                if self.options.witness:
+                    seen |= {"meta": params.get("_meta"), "at": time.time(), "pid": os.getpid()}
+                file.write(json.dumps(seen) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         skill = getattr(self, "do_" + params["name"], None)
@@ -205,9 +223,38 @@ class Server:
         self.write(suffix)
         self.text(id, "after the flood")
 
+    def do_play(self, id: Any, arguments: Object, meta: Object) -> None:
+        """Emit a row of the script: its frames as lines (`STDERR:` in front: to stderr), or prefix, unit × count,
+        suffix. Then answer, in case that the call still waits; with `every_ms`, emit again and again instead."""
+        row = next(row for row in load(self.options.script) if row["row"] == arguments["row"])
+        if "unit" in row:
+            self.do_generate(id, row, meta)
+            return
+        self.emit(row["frames"], id, meta)
+        if "every_ms" in arguments:
+            while True:
+                time.sleep(arguments["every_ms"] / 1000)
+                self.emit(row["frames"], id, meta)
+        self.text(id, "after the row")
+
+    def emit(self, frames: Any, id: Any, meta: Object) -> None:
+        for frame in frames:
+            if frame.startswith("STDERR:"):
+                sys.stderr.write(frame.removeprefix("STDERR:") + "\n")
+                sys.stderr.flush()
+            else:
+                data = frame.encode().replace(b'"$ID"', json.dumps(id).encode())
+                token = json.dumps(meta.get("progressToken", 0)).encode()
+                self.write(data.replace(b'"$TOK"', token).rstrip(b"\n") + b"\n")
+
     def do_steps(self, id: Any, arguments: Object, meta: Object) -> None:
         for value in arguments["values"]:
-            params = {"progressToken": meta.get("progressToken"), "progress": value, "total": 10, "message": f"at {value}"}
+            params = {
+                "progressToken": meta.get("progressToken"),
+                "progress": value,
+                "total": 10,
+                "message": f"at {value}",
+            }
             self.send({"method": "notifications/progress", "params": params})
         self.text(id, "done")
 
@@ -256,6 +303,10 @@ def main() -> None:
     parser.add_argument("--version", default="")
     parser.add_argument("--truth", default="")
     parser.add_argument("--token", default="")
+    parser.add_argument("--script", default="")
+    parser.add_argument("--tools", default="")
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--witness", action="store_true")
     parser.add_argument("--pages", type=int, default=1)
     parser.add_argument("--cyclic", action="store_true")
     parser.add_argument("--broken-tools", action="store_true")

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from interposer.errors import ConfigurationError, Problem
 from interposer.model import Facts, Principal, Skill
-from interposer.policy.document import parse
+from interposer.policy.document import APPROVAL_KEYS, KEYS, OBLIGATION_KEYS, RULE_KEYS, WHO_KEYS, parse
 from interposer.policy.engine import load
 
 CORPUS = Path(__file__).parents[2] / "../shared/corpora/redos.jsonl.gz"
@@ -36,13 +38,13 @@ ERRORS = [
     ("- 1\n", 1, 1, "expected a mapping"),
     ("version: 1\nrule: []\n", 2, 1, "did you mean 'rules'"),
     ("version: 1\nrules: {}\n", 2, 8, "expected a list"),
-    ("version: 1\nrules:\n", 2, 7, "expected a list"),
+    ("version: 1\nrules:\n", 2, 1, "expected a list"),
     ("version: 1\nrules:\n  - allow\n", 3, 5, "expected a mapping"),
     ("version: 1\nrules:\n  - {effect: allow, skills: [a.b]}\n", 3, 5, "`id` is missing"),
     ("version: 1\nrules:\n  - {id: a, skills: [a.b]}\n", 3, 5, "`effect` is missing"),
     ("version: 1\nrules:\n  - {id: a, effect: allow}\n", 3, 5, "`skills` is missing"),
-    ("version: 1\nrules:\n  - {id: a, effect: permit, skills: [a.b]}\n", 3, 20, "expected allow, ask or deny"),
-    ("version: 1\nrules:\n  - {id: a, effect: Allow, skills: [a.b]}\n", 3, 20, "expected allow, ask or deny"),
+    ("version: 1\nrules:\n  - {id: a, effect: permit, skills: [a.b]}\n", 3, 21, "expected allow, ask or deny"),
+    ("version: 1\nrules:\n  - {id: a, effect: Allow, skills: [a.b]}\n", 3, 21, "expected allow, ask or deny"),
     ("version: 1\nrules:\n  - {id: 7, effect: allow, skills: [a.b]}\n", 3, 10, "expected a text"),
     ("version: 1\nrules:\n  - {id: a, effect: allow, skills: a.b}\n", 3, 36, "expected a list"),
     ("version: 1\nrules:\n  - {id: a, effect: allow, skills: []}\n", 3, 36, "empty"),
@@ -61,7 +63,7 @@ ERRORS = [
     (rule("whom: {groups: [a]}"), 6, 5, "did you mean 'who'"),
     (rule("who: {group: [a]}"), 6, 11, "did you mean 'groups'"),
     (rule("who: {}"), 6, 10, "names nobody"),
-    (rule("who:"), 6, 8, "expected a mapping"),
+    (rule("who:"), 6, 5, "expected a mapping"),
     (rule("who: {groups: []}"), 6, 19, "empty"),
     (rule("who: {groups: support}"), 6, 19, "expected a list"),
     (rule('who: {groups: ["sup*"]}'), 6, 20, "no wildcard"),
@@ -72,10 +74,12 @@ ERRORS = [
     (rule("arguments: 5"), 6, 16, "expected a JSON Schema"),
     (rule("arguments: {properties: {a: {maxium: 5}}}"), 6, 34, "did you mean maximum"),
     (rule("arguments: {properties: {a: {type: strin}}}"), 6, 40, "not a JSON Schema"),
-    (rule("arguments: {properties: {a: {format: nope}}}"), 6, 16, "not a JSON Schema"),
+    (rule("arguments: {properties: {a: {format: nope}}}"), 6, 42, "unknown format"),
     (rule("arguments: {minimum: a}"), 6, 26, "not a JSON Schema"),
     (rule("arguments: {$ref: 'http://example.org/x'}"), 6, 17, "nothing is fetched"),
     (rule("arguments: {$ref: '#/$defs/a'}"), 6, 16, "not a JSON Schema"),
+    (rule("arguments: {$ref: '#/properties/a'}"), 6, 17, "nothing is fetched"),
+    (rule("arguments: {$ref: '#/$defs/a', $defs: {a: {allOf: [{$ref: '#/$defs/a'}]}}}"), 6, 44, "leads back to itself"),
     (rule("arguments: {definitions: {}}"), 6, 17, "$defs"),
     (rule("arguments: {properties: {a: {pattern: '(?=a)'}}}"), 6, 43, "linear-time"),
     (rule(r"arguments: {properties: {a: {pattern: '(a)\1'}}}"), 6, 43, "linear-time"),
@@ -111,6 +115,7 @@ ERRORS = [
     ("version: 1\nobligations:\n  - {skills: [a.b], rate: 999999999/s}\n", 3, 27, "at most"),
     ("version: 1\nobligations:\n  - {skills: [a.b], record: raw}\n", 3, 29, "expected masked or none"),
     ("version: 1\nobligations:\n  - {skills: [a.b], mask: pii}\n", 3, 27, "expected a list"),
+    ("version: 1\nobligations:\n  - {skills: [a.b], mask: [secret]}\n", 3, 28, "did you mean 'secrets'"),
     ("version: 1\nobligations:\n  - {skills: [a.b], labels: []}\n", 3, 29, "empty"),
 ]
 
@@ -187,6 +192,41 @@ def test_a_rate_keeps_its_name_over_a_reload() -> None:
     assert first != moved[0].rate
 
 
+_loose = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(0, 3)
+    | st.sampled_from(["allow", "ask", "a.b", "*", "1 +", "30m", "5/s", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*KEYS, *RULE_KEYS, *OBLIGATION_KEYS, *APPROVAL_KEYS, *WHO_KEYS, "$ref", "type", "odd"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_loose, max_size=3), st.lists(_loose, max_size=2), _loose)
+def test_any_document_loads_or_is_explained(rules: object, obligations: object, otherwise: object) -> None:
+    """No shape of document makes the reader fail in another way than with problems that have places."""
+    text = json.dumps({"version": 1, "rules": rules, "obligations": obligations, "otherwise": otherwise})
+    try:
+        load(text, "p.yaml")
+    except ConfigurationError as error:
+        places = [(problem.line, problem.column > 0, problem.message > "") for problem in error.problems]
+        assert set(places) == {(1, True, True)}
+
+
+def test_a_recursive_schema_that_goes_deeper_is_fine() -> None:
+    """Trees can be described."""
+    tree = "{$ref: '#/$defs/t', $defs: {t: {type: object, additionalProperties: {$ref: '#/$defs/t'}}}}"
+    assert parse(rule(f"arguments: {tree}"), "p").rules[0].conditions
+
+
 def test_numbers_in_schemas_keep_their_digits() -> None:
     """A limit that a double cannot hold is compared exactly."""
     text = """version: 1
@@ -219,14 +259,19 @@ def _refused_or_fast(pattern: str, text: str) -> None:
         }
     )
     parse(policy_text.replace(json.dumps(pattern), '"a"'), "p")  # imports are not what is timed
+    took = min(_seconds_to_refuse_or_decide(policy_text, text) for _ in range(3))
+    assert took < 0.1, pattern
+
+
+def _seconds_to_refuse_or_decide(policy_text: str, text: str) -> float:
     started = time.perf_counter()
     try:
         policy = load(policy_text, "p")
     except ConfigurationError as error:
-        assert "linear-time" in str(error)
+        assert "linear-time" in str(error)  # noqa: PT017 - either outcome is right, and both are timed
     else:
         policy.decide(Principal("local", "x"), Skill("a.b", "a", "b", "b", {}, ""), {"t": text}, "s", Facts())
-    assert time.perf_counter() - started < 0.1, pattern
+    return time.perf_counter() - started
 
 
 @pytest.mark.parametrize("pattern", REDOS)

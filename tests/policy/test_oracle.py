@@ -47,7 +47,9 @@ WHENS: dict[str, Callable[[dict[str, Any], Principal, Facts], Any]] = {
 }
 
 
-def oracle(document: dict[str, Any], who: Principal, skill: Skill, arguments: Any, facts: Facts) -> tuple[str, list[str]]:
+def oracle(
+    document: dict[str, Any], who: Principal, skill: Skill, arguments: Any, facts: Facts
+) -> tuple[str, list[str]]:
     """The semantics of architecture §5, read off as plainly as possible."""
     for section in ("rules", "otherwise"):
         matched = [rule for rule in document.get(section, []) if speaks(rule, who, skill, arguments, facts)]
@@ -63,7 +65,12 @@ def speaks(rule: dict[str, Any], who: Principal, skill: Skill, arguments: Any, f
     wanted = rule.get("who", {})
     if "groups" in wanted and not set(wanted["groups"]) & set(who.groups):
         return False
-    for key, value in (("subjects", who.subject), ("issuers", who.issuer), ("clients", who.client_id), ("uids", who.uid)):
+    for key, value in (
+        ("subjects", who.subject),
+        ("issuers", who.issuer),
+        ("clients", who.client_id),
+        ("uids", who.uid),
+    ):
         if key in wanted and value not in wanted[key]:
             return False
     truths = [*hint_truths(rule, skill), *condition_truths(rule, who, arguments, facts)]
@@ -106,7 +113,9 @@ def some_rule(rng: random.Random, id: str) -> dict[str, Any]:
     if rng.random() < 0.4:
         rule["who"] = {"groups": rng.sample(["support", "lead", "x"], rng.randint(1, 2))}
         if rng.random() < 0.3:
-            rule["who"] |= rng.choice([{"subjects": ["anna"]}, {"issuers": ["local"]}, {"clients": ["c"]}, {"uids": [7]}])
+            rule["who"] |= rng.choice(
+                [{"subjects": ["anna"]}, {"issuers": ["local"]}, {"clients": ["c"]}, {"uids": [7]}]
+            )
     if rng.random() < 0.3:
         rule["arguments"] = rng.choice(SCHEMAS)
     if rng.random() < 0.3:
@@ -128,7 +137,7 @@ def some_call(rng: random.Random) -> tuple[Principal, Skill, dict[str, Any], Fac
     upstream, _, name = id.partition(".")
     annotations = rng.choice([{}, {"readOnlyHint": True}, {"readOnlyHint": False}, {"destructiveHint": "yes"}])
     skill = Skill(id, upstream, name, name, {"annotations": annotations}, "")
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if rng.random() < 0.7:
         arguments["amount"] = rng.choice([1, 1.0, 5, 5.5, 50, 51, "60", None, True, [1], -3])
     if rng.random() < 0.5:
@@ -153,6 +162,13 @@ def test_engine_agrees_with_the_oracle() -> None:
             who, skill, arguments, facts = some_call(rng)
             decision = policy.decide(who, skill, arguments, "s", facts)
             found = (str(decision.effect), [rule.id for rule in decision.rules])
-            assert found == oracle(document, who, skill, arguments, facts), (seed, document, who, skill, arguments, facts)
+            assert found == oracle(document, who, skill, arguments, facts), (
+                seed,
+                document,
+                who,
+                skill,
+                arguments,
+                facts,
+            )
             if decision.effect != "deny":
                 assert policy.offers(who, skill), (seed, document, who, skill)

@@ -7,14 +7,13 @@ A channel has one reading and one writing thread. A blocked write is never woken
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, Protocol
 
 from langchain_interposer.errors import NotExecuted
 
@@ -82,14 +81,15 @@ class ProcessChannel:
         if stdin is None or stdout is None:
             raise NotExecuted("the broker has no standard input and output. Nothing was executed.")
         self._in: IO[bytes] = stdin
-        self._out = io.BufferedReader(cast(io.RawIOBase, stdout), buffer_size=65536)
+        self._out: IO[bytes] = stdout
+        self._lines = _Lines(stdout.read)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def read_line(self, limit_bytes: int) -> bytes:
-        return self._out.readline(limit_bytes)
+        return self._lines.next(limit_bytes)
 
     def send(self, data: memoryview) -> int:
         return self._in.write(data)
@@ -119,9 +119,8 @@ class ProcessChannel:
                 self._process.kill()
 
     def forget(self) -> None:
-        for descriptor in (self._in, self._out):
-            with contextlib.suppress(OSError):
-                os.close(descriptor.fileno())
+        _point_nowhere(self._in)
+        _point_nowhere(self._out)
         self._process.returncode = 0  # not our child any more: keeps Popen from waiting for it or warning about it
 
 
@@ -137,10 +136,10 @@ class SocketChannel:
         except OSError as fault:
             self._socket.close()
             raise NotExecuted(f"no broker answers on {path}: {fault}. Nothing was executed.") from fault
-        self._out = self._socket.makefile("rb", buffering=65536)
+        self._lines = _Lines(self._socket.recv)
 
     def read_line(self, limit_bytes: int) -> bytes:
-        return self._out.readline(limit_bytes)
+        return self._lines.next(limit_bytes)
 
     def send(self, data: memoryview) -> int:
         return self._socket.send(data)
@@ -150,8 +149,6 @@ class SocketChannel:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def end_output(self) -> None:
-        with contextlib.suppress(OSError):
-            self._out.close()
         self._socket.close()
 
     def wait(self, timeout_s: float) -> bool:
@@ -161,9 +158,40 @@ class SocketChannel:
         self.end_input()
 
     def forget(self) -> None:
-        # A shutdown would end the parent's conversation: only the descriptor goes.
-        with contextlib.suppress(OSError):
-            os.close(self._socket.detach())
+        _point_nowhere(self._socket)  # a shutdown would end the parent's conversation
+
+
+class _Lines:
+    """Cuts a stream into lines. A BufferedReader's lock, held over a blocked read, would stay held in a fork."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._rest = bytearray()
+        self._searched = 0
+
+    def next(self, limit_bytes: int) -> bytes:
+        """The next line with its newline; without one where the stream ends or the line is longer than the limit."""
+        while (end := self._rest.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._rest)
+            chunk = b"" if self._searched > limit_bytes else self._read(65536)
+            if not chunk:
+                return self._take(self._searched)
+            self._rest += chunk
+        return self._take(end + 1)
+
+    def _take(self, size: int) -> bytes:
+        line = bytes(self._rest[:size])
+        del self._rest[:size]
+        self._searched = 0
+        return line
+
+
+def _point_nowhere(file: IO[bytes] | socket.socket) -> None:
+    """Let go of what a descriptor leads to, but keep its number: whoever owns it closes it later."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, file.fileno(), inheritable=False)
+        os.close(nowhere)
 
 
 def _stderr(where: str | Path) -> IO[bytes] | int | None:

@@ -50,6 +50,7 @@ class InterposerClient:
         self._client_name = client_name
         self._opening = threading.Lock()
         self._connection: Connection | None = None
+        self._forgotten: weakref.finalize[..., InterposerClient]
         self._edition = _Edition()
         self._closed = threading.Event()
         self._pid = os.getpid()
@@ -147,10 +148,9 @@ class InterposerClient:
     def close(self) -> None:
         """End the conversation; a broker that was spawned is gone when this returns. Idempotent."""
         self._closed.set()
-        with self._opening:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if os.getpid() == self._pid:  # else the broker is the parent's, and so may be whoever holds the lock
+            with self._opening:
+                self._drop()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a connection to the broker cannot be pickled: make a client in the process that uses it")
@@ -191,16 +191,19 @@ class InterposerClient:
 
     def _opened(self) -> Connection:
         if os.getpid() != self._pid:
-            raise InterposerUnavailable(
-                "This client was opened before a fork: make a new one in the child. Nothing was executed."
-            )
+            raise NotExecuted("This client was made before a fork: make a new one in the child. Nothing was executed.")
         with self._opening:
             self._refuse_if_closed()
             if self._connection is None or not self._connection.alive:
-                if self._connection is not None:
-                    self._connection.close()
+                self._drop()
                 self._connection = self._begin()
             return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._forgotten.detach()
+            connection.close()
 
     def _begin(self) -> Connection:
         connection = Connection(self._open_channel(), on_tools_changed=self._edition.advance)
@@ -209,7 +212,8 @@ class InterposerClient:
         except BaseException:
             connection.close(grace_s=0.5)
             raise
-        weakref.finalize(self, connection.hang_up).atexit = False  # at exit, close_all waits for the broker's end
+        self._forgotten = weakref.finalize(self, connection.hang_up)
+        self._forgotten.atexit = False  # at exit, close_all waits for the broker's end
         self._edition.advance()
         return connection
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from langchain_core.tools import InjectedToolArg
 
 from langchain_interposer.answer import Artifact, no_json, read_answer
 from langchain_interposer.client import InterposerClient
-from langchain_interposer.connection import OnProgress
+from langchain_interposer.connection import Message, OnProgress
 from langchain_interposer.content import Content
 from langchain_interposer.errors import ApprovalPending, NotJson, SkillError
 
@@ -97,10 +98,15 @@ def _told(fault: SkillError | NotJson, call: SkillCall, skill: str) -> SkillErro
 def _progress(call: SkillCall, skill: str) -> OnProgress | None:
     if (write := _stream(call)) is None:
         return None
-    return lambda seen: write(
-        {"type": "interposer.progress", "skill": skill}
-        | {key: seen[key] for key in ("message", "progress", "total") if key in seen}
-    )
+    context = (
+        contextvars.copy_context()
+    )  # the connection's thread reports it, and LangGraph looks up whose stream it is
+
+    def tell(seen: Message) -> None:
+        told = {key: seen[key] for key in ("message", "progress", "total") if key in seen}
+        context.run(write, {"type": "interposer.progress", "skill": skill} | told)
+
+    return tell
 
 
 def _stream(call: SkillCall) -> Callable[[dict[str, Any]], Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,9 +185,14 @@ def test_functions_take_arguments_by_keyword(tools: dict[str, BaseTool]) -> None
 
 
 def test_progress_and_tickets_reach_the_graphs_stream(tools: dict[str, BaseTool]) -> None:
-    """In a LangGraph graph the runtime's `custom` stream shows how far a call is."""
+    """In a LangGraph graph the runtime's `custom` stream shows how far a call is.
+
+    LangGraph finds the stream through a context variable, and progress is reported from another thread.
+    """
     seen: list[dict[str, Any]] = []
-    runtime = SimpleNamespace(stream_writer=seen.append)
+    stream: ContextVar[list[dict[str, Any]]] = ContextVar("stream")
+    stream.set(seen)
+    runtime = SimpleNamespace(stream_writer=lambda event: stream.get().append(event))
     tools["release"].invoke({})
     tools["gate"].invoke({"runtime": runtime})
     tools["payments_refund"].invoke({"runtime": runtime})

@@ -31,7 +31,8 @@ _ORDINARY = re.compile(
     r"|(?:x{3,}|\*{3,}|\.{3,}|-{3,}|_{3,}|0{4,}|1234(?:5(?:6(?:7(?:89?0?)?)?)?)?|abc(?:def\w*)?))$"
 )
 _CODE = re.compile(
-    r"\$\{|\$\(|\{\{|\}\}|<[a-zA-Z_ ]|%\(|%s|\*{3,}|x{6,}|X{6,}|\.{3}|os\.|process\.env|getenv|environ|secrets?\.[a-z_A-Z]"
+    r"\$\{|\$\(|\{\{|\}\}|<[a-zA-Z_ ]|%\(|%s|\*{3,}|x{6,}|X{6,}|\.{3}|os\.|process\.env|getenv|environ"
+    r"|secrets?\.[a-z_A-Z]"
     r"|^(?:var|local|data|module|self|this|config|settings|request|req|ctx|args|options|params|props|env)\."
     r"|^\$[A-Za-z_]|^[A-Za-z_.]+\(|^/[\w.-]+/|^\.{1,2}/|^https?://|^[a-z]+:///?[a-z]"
 )
@@ -164,7 +165,9 @@ def inspect_userinfo(text: str, start: int, end: int, context: str) -> list[Find
 
 
 _USER_OPTION = re.compile(
-    r"(?:-u|--user|--proxy-user)[ =]{1,2}(?:\"([^\s\":]+:[^\"\n]+)\"|'([^\s':]+:[^'\n]+)'|([^\s:\"'-][^\s:\"']*:[^\s\"']+))", re.ASCII
+    r"(?:-u|--user|--proxy-user)[ =]{1,2}"
+    r"(?:\"([^\s\":]+:[^\"\n]+)\"|'([^\s':]+:[^'\n]+)'|([^\s:\"'-][^\s:\"']*:[^\s\"']+))",
+    re.ASCII,
 )
 
 
@@ -175,7 +178,14 @@ def inspect_user_option(text: str, start: int, end: int, context: str) -> list[F
         return []
     value = match.group(match.lastindex)
     name, _, password = value.partition(":")
-    if MARK in value or name[0] in "<{$[" or _CODE.search(password) or _ORDINARY.match(password) or name == password or len(password) < 4:
+    if (
+        MARK in value
+        or name[0] in "<{$["
+        or _CODE.search(password)
+        or _ORDINARY.match(password)
+        or name == password
+        or len(password) < 4
+    ):
         return []
     if password.isdigit() and name.isdigit():
         return []

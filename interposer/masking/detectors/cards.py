@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
-from .detector import Finding
+from .detector import Finding, Words
 from .digits import Run
 
 NAME = "credit_card"
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _SPACED = frozenset(" -.")
-_WORDS = re.compile(r"(?i)\b(?:card|cards|credit|debit|visa|maestro|mastercard|amex|pan|cc|kreditkarte|karte|carte)\b")
+_WORDS = Words(r"(?i)\b(?:card|cards|credit|debit|visa|maestro|mastercard|amex|pan|cc|kreditkarte|karte|carte)\b")
 _NEAR = 40
 
 
@@ -57,7 +55,7 @@ def _is_card(run: Run, at: int, digits: str, context: str) -> bool:
     if issued(digits):
         return True
     # Old and short schemes share their prefixes with every other number: there the text has to say that it is a card.
-    return context == "card" or bool(_WORDS.search(run.before(at, _NEAR)))
+    return context == "card" or _WORDS.within(run.before(at, _NEAR))
 
 
 def issued(digits: str) -> bool:

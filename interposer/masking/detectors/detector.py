@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import log2
 from typing import TypeAlias
 
+from re2 import _re2
+
 Finding: TypeAlias = tuple[int, int, str]
 """Start, end and name of something to be replaced, in characters of the inspected text."""
 
@@ -22,6 +24,7 @@ PII = "pii"
 SECRETS = "secrets"
 ALWAYS = "always"
 MARK = "[REDACTED:"
+_UNANCHORED = _re2.RE2.Anchor.UNANCHORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,24 @@ class Detector:
     """Whether a candidate is used up once it has been inspected: nothing else begins inside of it."""
     reach: int = 0
     """The length of the longest possible candidate; only the broker's own credentials need it."""
+
+
+class Words:
+    """A pattern over the text around a candidate. RE2 asks for many words as fast as for one, where `re` does not."""
+
+    __slots__ = ("_pattern", "_search")
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._search: Callable[[object, bytes, int, int], list[tuple[int, int]]] | None = None
+
+    def within(self, text: str) -> bool:
+        if self._search is None:
+            options = _re2.RE2.Options()
+            options.encoding = _re2.RE2.Options.Encoding.LATIN1
+            options.never_capture = True
+            self._search = _re2.RE2(self._pattern.encode(), options).Match
+        return self._search(_UNANCHORED, text.encode("ascii", "replace"), 0, len(text))[0][0] >= 0
 
 
 def placeholder(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .detector import MARK
+
 _GROUP = re.compile(r"[0-9]+", re.ASCII)
 
 
@@ -28,8 +30,13 @@ class Run:
         return self.text[self.groups[at][1] : self.groups[at + 1][0]]
 
     def before(self, at: int, size: int) -> str:
+        """The text before group `at`, as far back as the last placeholder: that one tells of something else."""
         start = self.groups[at][0]
-        return self.text[max(0, start - size) : start]
+        begin = max(0, start - size)
+        close = self.text.rfind("]", begin, start)
+        if close >= 0 and self.text.rfind(MARK, max(0, close - 64), close) >= 0:
+            begin = close + 1
+        return self.text[begin:start]
 
     def stands_alone(self, first: int, last: int) -> bool:
         """No letter touches the groups, and they are not the fraction of a number."""

@@ -7,20 +7,28 @@ import re
 from .detector import PII, Detector, Finding, word_after, word_before
 
 NAME = "iban"
-# ISO 13616 registry: characters of a whole IBAN, by country.
-_LENGTHS = {
-    code: int(size)
-    for size, codes in (
-        entry.split(":")
-        for entry in (
-            "15:NO;16:BE;18:DK FI FO GL NL SD FK;19:MK SI;20:AT BA EE KZ LT LU XK MN;21:CH HR LI LV;"
-            "22:BG BH CR DE GB GE IE ME RS VA;23:AE GI IL IQ TL OM SO;24:AD CZ ES MD PK RO SA SE SK TN VG;25:LY PT ST;"
-            "26:IS TR;27:BI DJ FR GR IT MC MR SM;28:AL AZ BY CY DO GT HU LB NI PL SV;29:BR EG PS QA UA;30:JO KW MU YE;"
-            "31:MT SC;32:LC;33:RU"
-        ).split(";")
-    )
-    for code in codes.split()
-}
+# ISO 13616 registry: characters of a whole IBAN, and the countries that use that many.
+_REGISTRY = """
+15 NO
+16 BE
+18 DK FI FO GL NL SD FK
+19 MK SI
+20 AT BA EE KZ LT LU XK MN
+21 CH HR LI LV
+22 BG BH CR DE GB GE IE ME RS VA
+23 AE GI IL IQ TL OM SO
+24 AD CZ ES MD PK RO SA SE SK TN VG
+25 LY PT ST
+26 IS TR
+27 BI DJ FR GR IT MC MR SM
+28 AL AZ BY CY DO GT HU LB NI PL SV
+29 BR EG PS QA UA
+30 JO KW MU YE
+31 MT SC
+32 LC
+33 RU
+"""
+_LENGTHS = {code: int(size) for size, *codes in map(str.split, _REGISTRY.strip().splitlines()) for code in codes}
 _SHAPE = re.compile(r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}", re.ASCII)
 
 

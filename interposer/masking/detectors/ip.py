@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address
 
-from .detector import PII, Detector, Finding
+from .detector import PII, Detector, Finding, Words
 from .digits import Run
 
 NAME = "ip_address"
-_VERSION = re.compile(r"(?i)(?:\bv|\bver|version|release|assembly|build)[\"']?[ =:#.]{0,3}$")
+_VERSION = Words(r"(?i)(?:\bv|\bver|version|release|assembly|build)[\"']?[ =:#.]{0,3}$")
 _WIDE = re.compile(r"[0-9A-Fa-f:.]+", re.ASCII)
 _INSIDE = frozenset("0123456789abcdefABCDEF:.")
 
@@ -41,7 +41,12 @@ def _dotted(run: Run, at: int) -> bool:
         return False
     if not run.stands_alone(at, at + 3) or run.digits(at) == "0":
         return False
-    return not _VERSION.search(run.before(at, 20))
+    return not is_version(run.text, run.groups[at][0])
+
+
+def is_version(text: str, start: int) -> bool:
+    """Whether the word before says that the dotted number is a version."""
+    return _VERSION.within(text[max(0, start - 20) : start])
 
 
 def inspect_v6(text: str, start: int, end: int, context: str) -> list[Finding]:

@@ -13,8 +13,31 @@ from .detector import PII, Detector, Finding
 from .digits import Run
 
 _WHOLE = re.compile(r"[0-9](?:[ .()\-/]{0,3}[0-9])*", re.ASCII)
+_COMMON = re.compile(
+    r"(?:([0-9]{14,16})|([0-9]{3}-[0-9]{2}-[0-9]{4})|((?:[1-9][0-9]{0,2}|0)(?:\.(?:[1-9][0-9]{0,2}|0)){3}))"
+    r"(?![0-9A-Za-z_]|[ .()\-/]{1,3}[0-9])",
+    re.ASCII,
+)
 _LIMIT = 4096
 """Characters of one run that are looked at together; a longer one is looked at piece by piece."""
+
+
+def _quick(text: str, start: int) -> list[Finding]:
+    """The three forms that nearly every finding has, where nothing else stands next to them."""
+    match = _COMMON.match(text, start)
+    if match is None or (start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_.-")):
+        return []
+    kind = match.lastindex
+    digits = match.group()
+    if kind == 1:
+        name = cards.NAME if cards.luhn(digits) and cards.issued(digits) else ""
+    elif kind == 2:
+        name = ssn.kind(digits[:3] + digits[4:6] + digits[7:])
+    else:
+        first, second, third, fourth = digits.split(".")
+        fits = int(first) < 256 and int(second) < 256 and int(third) < 256 and int(fourth) < 256 and first != "0"
+        name = ip.NAME if fits and text[start - 1 : start] in ("", " ", '"') and not ip.is_version(text, start) else ""
+    return [(start, match.end(), name)] if name else []
 
 
 def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
@@ -23,6 +46,8 @@ def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
         if found:
             return found
         start += 1
+    elif found := _quick(text, start):
+        return found
     while start > 0 and text[start - 1].isdigit() and text[start - 1].isascii():
         start -= 1
     whole = _WHOLE.match(text, start, start + _LIMIT)

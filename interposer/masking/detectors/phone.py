@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from .detector import PII, Detector, Finding
+from .detector import PII, Detector, Finding, Words
 from .digits import Run
 
 NAME = "phone"
-_WORDS = re.compile(
+_WORDS = Words(
     r"\b(?i:phone|telephone|tel|mobile|cell|cellphone|fax|call|calling|dial|whatsapp|sms|desk|contact number is"
     r"|answering at|messages to|reach \w+ at|registered|(?:my|his|her|their|our) number is)\b[^0-9\n]{0,20}[\n ]*[+(]?$"
     r"|\b(?i:my|his|her|their|our) [A-Z]\w{0,12} number is [+(]?$"
@@ -19,13 +19,8 @@ _EXTENSION = re.compile(r"(?i)[ ,;]{0,2}(?:x|ext\.?|extension)[ .:]{0,2}[0-9]{1,
 _WRITTEN = re.compile(r"\s*\+?\(?[0-9][0-9 .()\-/]*(?:(?:x|ext\.?)[ .]?[0-9]{1,6})?\s*$", re.ASCII)
 _MOST = 15  # E.164 §6.1: fifteen digits, country code included.
 _FEWEST = 6
-# The country codes in use, by their length (ITU-T E.164 annex, 2016 list of assignments).
-_ONE = frozenset("17")
-_TWO = frozenset(
-    "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86 90 "
-    "91 92 93 94 95 98".split()
-)
-_HUNDREDS = frozenset("21 22 23 24 25 26 29 35 37 38 42 50 59 67 68 69 80 85 87 88 96 97 99".split())
+# The first digits of the country codes in use (ITU-T E.164 annex, list of assignments).
+_COUNTRY = re.compile(r"[17]|2[0-79]|3[0-9]|4[0-9]|5[0-9]|6[0-9]|8[0-246-8]|9[0-9]", re.ASCII)
 
 
 def international(text: str, plus: int) -> list[Finding]:
@@ -37,9 +32,9 @@ def international(text: str, plus: int) -> list[Finding]:
         return []
     end = _cut(text, plus, match.end())
     digits = "".join(ch for ch in text[plus:end] if ch.isdigit())
-    if not _FEWEST <= len(digits) <= _MOST or not _has_country(digits):
+    if not _FEWEST <= len(digits) <= _MOST or not _COUNTRY.match(digits):
         return []
-    if end < len(text) and (text[end].isalpha() and text[end] not in "xe" or text[end] == "_"):
+    if end < len(text) and ((text[end].isalpha() and text[end] not in "xe") or text[end] == "_"):
         return []
     return [(plus, _with_extension(text, end), NAME)]
 
@@ -62,10 +57,6 @@ def _cut(text: str, start: int, end: int) -> int:
         else:
             at += 1
     return good
-
-
-def _has_country(digits: str) -> bool:
-    return digits[0] in _ONE or digits[:2] in _TWO or digits[:2] in _HUNDREDS
 
 
 def find(run: Run, context: str) -> list[Finding]:
@@ -108,7 +99,7 @@ def _told(run: Run, context: str) -> bool:
     digits = sum(end - start for start, end in run.groups)
     if not 7 <= digits <= _MOST or not run.stands_alone(0, len(run.groups) - 1):
         return False
-    if context == "phone" or _WORDS.search(run.before(0, _NEAR)):
+    if context == "phone" or _WORDS.within(run.before(0, _NEAR)):
         return True
     alone = run.start == 0 and run.end == len(run.text) and len(run.groups) == 1
     return alone and context == "text" and digits == 10 and run.text[0] not in "01" and run.text[3] not in "01"

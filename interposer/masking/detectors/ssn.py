@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from .detector import Finding
+from .detector import Finding, Words
 from .digits import Run
 
-_WORDS = re.compile(r"(?i)\b(?:ssn|ssns|social[ -]?security|soc[ .]?sec|itin|taxpayer|tax[ -]?id)\b")
+_WORDS = Words(r"(?i)\b(?:ssn|ssns|social[ -]?security|soc[ .]?sec|itin|taxpayer|tax[ -]?id)\b")
 _NEAR = 40
 
 
@@ -24,7 +22,7 @@ def find(run: Run, context: str) -> list[Finding]:
         if len(digits) == 3 and at + 2 < count:
             size = 3
             name = _dashed(run, at)
-        elif len(digits) == 9 and (context == "ssn" or _WORDS.search(run.before(at, _NEAR))):
+        elif len(digits) == 9 and (context == "ssn" or _WORDS.within(run.before(at, _NEAR))):
             name = kind(digits) if run.stands_alone(at, at) else ""
         if name:
             found.append((run.groups[at][0], run.groups[at + size - 1][1], name))

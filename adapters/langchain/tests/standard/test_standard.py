@@ -42,7 +42,7 @@ def _closed() -> Any:
     TOOLKIT.close()
 
 
-class TestUnit(ToolsUnitTests):
+class TestUnit(ToolsUnitTests):  # type: ignore[misc] # untyped where it is not installed
     """The unit suite."""
 
     @property
@@ -54,7 +54,7 @@ class TestUnit(ToolsUnitTests):
         return {"customer": "c1"}
 
 
-class TestIntegration(ToolsIntegrationTests):
+class TestIntegration(ToolsIntegrationTests):  # type: ignore[misc]
     """The integration suite: every call goes to a broker process."""
 
     @property

@@ -1,0 +1,48 @@
+"""Real brokers for tests: started, awaited, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+
+@asynccontextmanager
+async def daemon(config: Path, env: Mapping[str, str]) -> AsyncIterator[list[str]]:
+    """`interposer serve`, ready; yields the lines that it printed before."""
+    words = [sys.executable, "-m", "interposer", "serve", "--config", str(config)]
+    process = await anyio.open_process(words, stderr=subprocess.DEVNULL, env={**os.environ, **env})
+    try:
+        if process.stdout is None:
+            raise RuntimeError("the daemon has no output")
+        said = BufferedByteReceiveStream(process.stdout)
+        lines: list[str] = []
+        with anyio.fail_after(20):
+            while "ready" not in lines:
+                lines.append((await said.receive_until(b"\n", 4096)).decode())
+        yield lines
+        process.terminate()
+        with anyio.fail_after(15):
+            assert await process.wait() == 0
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+
+
+async def interposer(home: Path, *words: str, check: bool = True) -> str:
+    """The output of one command."""
+    env = {**os.environ, "INTERPOSER_HOME": str(home)}
+    done = await anyio.run_process([sys.executable, "-m", "interposer", *words], env=env, check=check)
+    return done.stdout.decode()
+
+
+async def operator(home: Path, *words: str) -> str:
+    return await interposer(home, "approvals", *words)

@@ -1,0 +1,25 @@
+"""What some tests need beyond Python: skipped with the command to get it, or failed where nothing may be skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NODE_BIN = ROOT / ".node/node_modules/.bin"
+
+
+def node_server(name: str) -> str:
+    """The path of an MCP server from npm."""
+    path = NODE_BIN / name
+    if not path.exists():
+        _missing(f"{name} is not installed; run `make servers` (needs Node 20 or newer)")
+    return str(path)
+
+
+def _missing(reason: str) -> None:
+    if os.environ.get("INTERPOSER_REQUIRE_ALL"):
+        pytest.fail(reason)
+    pytest.skip(reason)

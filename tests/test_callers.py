@@ -1,0 +1,77 @@
+"""From a peer to a principal."""
+
+from __future__ import annotations
+
+import pytest
+
+from interposer.callers import Callers, KnownCaller
+from interposer.errors import ConfigurationError, Unauthenticated
+from interposer.model import Caller, Principal
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+ANN = KnownCaller("ann", ("support",), uid=1000)
+BOT = KnownCaller("bot", ("agents",), token="bot-token")
+
+
+async def test_a_known_uid_is_its_subject() -> None:
+    """The kernel's uid is looked up in the table, whichever local transport it came by."""
+    callers = Callers([ANN, BOT])
+    expected = Principal("local", "ann", ("support",), uid=1000)
+    assert await callers.authenticate(Caller("unix", uid=1000, pid=1)) == expected
+    assert await callers.authenticate(Caller("stdio", uid=1000, pid=2)) == expected
+
+
+async def test_a_known_token_is_its_subject() -> None:
+    """A token's label is looked up apart from uids, under an issuer of its own."""
+    assert await Callers([ANN, BOT]).authenticate(Caller("tcp", token="bot-token")) == Principal(
+        "token", "bot", ("agents",)
+    )
+
+
+async def test_an_unmapped_uid_has_no_groups() -> None:
+    """A uid without a row is itself, and a member of nothing."""
+    assert await Callers([ANN]).authenticate(Caller("unix", uid=7)) == Principal("local", "uid:7", (), uid=7)
+
+
+async def test_principals_are_not_made_anew() -> None:
+    """The same peer is the same object at every call."""
+    callers = Callers([ANN])
+    assert await callers.authenticate(Caller("unix", uid=7)) is await callers.authenticate(Caller("unix", uid=7))
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [Caller("unix", uid=7), Caller("tcp"), Caller("tcp", token="other"), Caller("tcp", token="", uid=1000)],
+)
+async def test_whoever_is_not_known_is_refused(caller: Caller) -> None:
+    """With `refuse` nobody is let in without a row, and a wrong token is not saved by a known uid."""
+    with pytest.raises(Unauthenticated):
+        await Callers([ANN, BOT], unmapped="refuse").authenticate(caller)
+
+
+async def test_a_token_is_never_a_uid() -> None:
+    """A peer with a token is not let in as an unmapped uid."""
+    with pytest.raises(Unauthenticated):
+        await Callers([BOT]).authenticate(Caller("tcp", token="other", uid=7))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [KnownCaller("x")],
+        [KnownCaller("x", uid=1, token="t")],
+        [KnownCaller("", uid=1)],
+        [KnownCaller("x", token="")],
+        [KnownCaller("uid:0", uid=1)],
+        [KnownCaller("x", uid=1), KnownCaller("y", uid=1)],
+    ],
+)
+def test_a_table_that_could_be_misread_is_refused(rows: list[KnownCaller]) -> None:
+    """Rows that name nobody, two at once, or somebody else are configuration errors."""
+    with pytest.raises(ConfigurationError):
+        Callers(rows)
