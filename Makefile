@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench servers clean constraints
+.PHONY: demo test check format bench servers standard clean constraints
 
 demo: $(READY)
 	@$(BIN)/interposer demo
@@ -16,10 +16,20 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=adapters/langchain:examples/langchain_agent $(BIN)/mypy adapters/langchain/langchain_interposer adapters/langchain/tests examples/langchain_agent
 
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# langchain-tests' own suites on the adapter; they bring plugins that the other tests do not want, so apart from them.
+standard: $(VENV)-standard/.ready
+	$(VENV)-standard/bin/python -m pytest -c adapters/langchain/tests/standard/pytest.ini adapters/langchain/tests/standard
+
+$(VENV)-standard/.ready: adapters/langchain/pyproject.toml
+	$(PYTHON) -m venv $(VENV)-standard
+	$(VENV)-standard/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-tests>=1.1.9,<2' -e adapters/langchain
+	touch $@
 
 bench: $(READY)
 	$(BIN)/python benchmarks/calls.py
@@ -39,7 +49,7 @@ $(READY): pyproject.toml constraints.txt adapters/langchain/pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .node .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-standard .node .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Write constraints.txt anew from pyproject.toml: every version pinned by hash, no index named.
 constraints:

@@ -56,15 +56,16 @@ async def measure(path: Path, waiting: int, seconds: float) -> dict[str, float]:
                 await store.append(record(kind, f"{number}-{call}"))
                 latencies.append(time.perf_counter() - started)
 
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     async with asyncio.TaskGroup() as group:
         for number in range(waiting):
             group.create_task(caller(number))
-    elapsed = time.perf_counter() - started
+    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu
     await store.aclose()
     centiles = statistics.quantiles(latencies, n=100)
     return {
         "records_per_s": round(len(latencies) / elapsed),
+        "cpu_us": round(cpu / len(latencies) * 1e6, 1),
         "p50_us": round(centiles[49] * 1e6),
         "p99_us": round(centiles[98] * 1e6),
     }

@@ -72,6 +72,8 @@ class Broker:
         self._desk = desk
         self._journal = journal
         self._masker = masker
+        self._nothing = masker.mask(None, frozenset())
+        """What is shown of an answer that may not be: made now, for a masker that breaks later makes nothing."""
 
     async def invoke(self, call: Call) -> Carried:
         """Carry one call across the wall, or refuse it. Raises `Refusal`: then nothing was executed.
@@ -90,24 +92,31 @@ class Broker:
             self._admit(invocation, decision)
             shown = self._masker.mask(call.arguments, decision.obligations.mask)
             permit = await self._permit(call, invocation, decision, shown)  # (5) a human, and the policy of now
-        except Refusal as refusal:
-            await self._journal.refuse(
-                refusal,
-                session=call.session,
-                name=call.name,
-                principal=principal,
-                invocation=invocation,
-                decision=decision,
-                masked=shown,
-            )
-            raise
         except InterposerError as fault:
-            raise Unavailable(str(fault)) from fault
+            refusal = fault if isinstance(fault, Refusal) else Unavailable(str(fault))
+            try:
+                await self._journal.refuse(
+                    refusal,
+                    session=call.session,
+                    name=call.name,
+                    principal=principal,
+                    invocation=invocation,
+                    decision=decision,
+                    masked=shown,
+                )
+            except InterposerError as unrecorded:
+                raise Unavailable(f"{refusal}; not recorded: {unrecorded}") from fault
+            if refusal is fault:
+                raise
+            raise refusal from fault
+        self._facts.count(call.session)
         return await self._carry(call, permit, shown, offer)
 
     async def _carry(self, call: Call, permit: Permit, shown: Masked, offer: Offer) -> Carried:
         try:
-            intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
+            # Shielded: a row on disk has somebody who concludes it, even if the caller leaves while it is written.
+            with anyio.CancelScope(shield=True):
+                intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
         except InterposerError as fault:
             raise Unavailable(str(fault)) from fault
         upstream = self._catalogue.upstream(permit.invocation.skill)
@@ -120,17 +129,15 @@ class Broker:
             outcome = InDoubt(f"{type(fault).__name__} in the upstream's connection")
         carried = self._masked(permit, outcome, offer)  # (8) a masker that fails withholds
         try:
-            with anyio.CancelScope(shield=True):
-                await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
+            await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
         except InterposerError:
-            carried = replace(carried, masked=self._nothing(), withheld="the outcome could not be recorded")
+            carried = replace(carried, masked=self._nothing, withheld="the outcome could not be recorded")
         await self._afterwards(permit, outcome, carried.masked)
         return carried
 
     def _decide(self, invocation: Invocation) -> Decision:
         """What the policy of now says. Raises `Denied`; whatever else goes wrong in a decision counts as deny."""
         session = invocation.session
-        self._facts.count(session)
         facts = self._facts.facts(session)
         policy = self._policy()
         try:
@@ -214,18 +221,15 @@ class Broker:
         try:
             masked = self._masker.mask(shown, profiles)
         except InterposerError as fault:
-            return Carried(invocation.id, invocation.skill, type(outcome), self._nothing(), str(fault))
+            return Carried(invocation.id, invocation.skill, type(outcome), self._nothing, str(fault))
         withheld = _untrue(masked, offer)
         if withheld:
-            masked = self._nothing()
+            masked = self._nothing
         return Carried(invocation.id, invocation.skill, type(outcome), masked, withheld)
 
     async def _conclude_cut(self, intent: Intent, outcome: InDoubt) -> None:
         with anyio.CancelScope(shield=True):
-            await self._journal.conclude(intent, outcome, self._nothing())
-
-    def _nothing(self) -> Masked:
-        return self._masker.mask(None, frozenset())
+            await self._journal.conclude(intent, outcome, self._nothing)
 
     async def _afterwards(self, permit: Permit, outcome: Outcome, masked: Masked) -> None:
         labels = permit.decision.obligations.labels

@@ -24,6 +24,7 @@ from .ports import Clock, Masker, Pins, PolicyDecisionPoint, Upstream
 PINNED = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 STALE_AFTER_S = 60.0
 """An upstream is asked again for its definitions when a call finds them older than this."""
+MAX_JUDGED = 10_000
 _NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,128}")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -77,6 +78,8 @@ class Catalogue:
         self._new_id = new_id
         self._exposed: dict[str, Offer | tuple[str, str]] = {}
         self._watchers: list[Callable[[], None]] = []
+        self._judge: PolicyDecisionPoint | None = None
+        self._judged: dict[tuple[Principal, str, str], bool] = {}
         self.generation = 0
         self.pinned: list[tuple[str, int]] = []
         """(upstream, number of skills) pinned on first sight since this was last emptied: for the record."""
@@ -103,11 +106,10 @@ class Catalogue:
 
     def visible(self, principal: Principal) -> list[Offer]:
         """The skills of which a call by this principal could be allowed or asked for, in a stable order."""
-        policy = self._policy()
         return [
             offer
             for offer in self._exposed.values()
-            if isinstance(offer, Offer) and policy.offers(principal, offer.skill)
+            if isinstance(offer, Offer) and self._offered(principal, offer.skill)
         ]
 
     async def match(self, principal: Principal, call: Call) -> tuple[Invocation, Offer]:
@@ -122,7 +124,7 @@ class Catalogue:
         if isinstance(found, tuple):
             raise self._changed(principal, call.name, found)
         offer = found
-        if not self._policy().offers(principal, offer.skill):
+        if not self._offered(principal, offer.skill):
             raise UnknownSkill(call.name)
         exact = canonical(call.arguments)
         invocation = Invocation(
@@ -176,6 +178,16 @@ class Catalogue:
                 if was != now:
                     rows.append({"skill": f"{name}.{tool}", "was": was, "now": now})
         return rows
+
+    def _offered(self, principal: Principal, skill: Skill) -> bool:
+        """`offers` of the policy in force, remembered for as long as that is the policy."""
+        policy = self._policy()
+        if policy is not self._judge or len(self._judged) > MAX_JUDGED:
+            self._judge, self._judged = policy, {}
+        known = self._judged.get((principal, skill.id, skill.digest))
+        if known is None:
+            known = self._judged[principal, skill.id, skill.digest] = policy.offers(principal, skill)
+        return known
 
     def rework(self) -> None:
         """The policy changed: what is shown is masked anew, and callers are told that the list may differ."""

@@ -127,7 +127,7 @@ class Facts:
     labels: frozenset[str] = frozenset()
     """Labels that earlier answers put on the session."""
     calls: int = 0
-    """Calls of this session so far."""
+    """Calls of this session that went ahead so far."""
     now: float = 0.0
     """Wall clock, seconds since 1970."""
 

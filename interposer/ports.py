@@ -70,7 +70,7 @@ class PolicyInformationPoint(Protocol):
         """The session's labels and counters, and the time."""
 
     def count(self, session: str) -> None:
-        """One more call of this session."""
+        """One more call of this session went ahead."""
 
     def label(self, session: str, labels: frozenset[str]) -> None:
         """Put labels on a session; they stay until it ends."""

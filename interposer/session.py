@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
+from anyio import TaskHandle
 from anyio.abc import TaskGroup
 
 from . import replies
@@ -73,11 +74,17 @@ class _Flight:
     """A request that is being worked on."""
 
     request: Request
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    cancelled: bool = False
+    task: TaskHandle[None] | None = None
     batch: _Batch | None = None
     token: int | str | None = None
     """The caller's progress token."""
     progress: float = 0.0
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
 
 
 class _Batch:
@@ -193,7 +200,7 @@ class Session:
             self._listen(key, request)
         else:
             self._flights[key] = flight
-            self._tasks.start_soon(self._work, key, flight)
+            flight.task = self._tasks.start_soon(self._work, key, flight)
 
     def _at_once(self, request: Request) -> JsonObject | None:
         """The result of a request that needs no waiting; None where one has to wait. Raises `BadMessage`."""
@@ -226,33 +233,34 @@ class Session:
             self._send(jsonrpc.result(listener.id, self._subscribed(listener, {"resultType": "complete"})))
         flight = self._flights.get(key)
         if flight is not None:
-            flight.scope.cancel()
+            flight.cancel()
 
     # -- work that waits
 
     async def _work(self, key: tuple[type, int | str], flight: _Flight) -> None:
         request = flight.request
         frame: bytes | None = None
-        with flight.scope:
-            try:
-                if request.method == "tools/call":
-                    frame = await self._call(flight)
-                else:
-                    frame = jsonrpc.result(request.id, await self._list(request))
-            except BadMessage as bad:
-                frame = _error(bad, id=request.id)
-            except InterposerError as fault:
-                log.warning("%s: %s", request.method, fault)
-                frame = jsonrpc.error(request.id, INTERNAL_ERROR, fault.public)
-            except Exception:
-                # The session boundary: whatever went wrong, the caller is told nothing but that.
-                log.exception("unexpected fault in %s", request.method)
-                frame = jsonrpc.error(request.id, INTERNAL_ERROR, "The broker failed. The outcome is unknown.")
-        del self._flights[key]
-        if self._idle is not None and not self._flights:
-            self._idle.set()
-        self._answer(flight, frame)
-        self._throttle()
+        try:
+            if request.method == "tools/call":
+                frame = await self._call(flight)
+            else:
+                frame = jsonrpc.result(request.id, await self._list(request))
+        except BadMessage as bad:
+            frame = _error(bad, id=request.id)
+        except InterposerError as fault:
+            log.warning("%s: %s", request.method, fault)
+            frame = jsonrpc.error(request.id, INTERNAL_ERROR, fault.public)
+        except Exception:
+            # The session boundary: whatever went wrong, the caller is told nothing but that.
+            log.exception("unexpected fault in %s", request.method)
+            frame = jsonrpc.error(request.id, INTERNAL_ERROR, "The broker failed. The outcome is unknown.")
+        finally:
+            # Also when the call was cancelled; then there is no frame, and nothing is answered.
+            del self._flights[key]
+            if self._idle is not None and not self._flights:
+                self._idle.set()
+            self._answer(flight, frame)
+            self._throttle()
 
     async def _call(self, flight: _Flight) -> bytes:
         params = flight.request.params
@@ -343,7 +351,7 @@ class Session:
 
     def _progress(self, flight: _Flight, progress: Progress) -> None:
         """One counter for our own heartbeat and the upstream's: it only grows (MCP, progress)."""
-        if self._over or flight.scope.cancel_called:
+        if self._over or flight.cancelled:
             return
         told = progress.progress
         passed = told is not None and told > flight.progress
@@ -382,7 +390,7 @@ class Session:
 
     def _answer(self, flight: _Flight, frame: bytes | None) -> None:
         """Send the answer; a request that was cancelled has none (MCP, cancellation)."""
-        if flight.scope.cancel_called:
+        if flight.cancelled:
             frame = None
         if flight.batch is not None:
             flight.batch.answer(frame)
@@ -408,7 +416,7 @@ class Session:
             with anyio.move_on_after(self._house.limits.grace_s):
                 await self._landed()
             for flight in list(self._flights.values()):
-                flight.scope.cancel()
+                flight.cancel()
             with anyio.move_on_after(CANCEL_S):
                 await self._landed()
             self._listeners.clear()

@@ -21,7 +21,7 @@ UNAVAILABLE = 5
 DENIED = 3
 USAGE = 2
 CHUNK_BYTES = 256 * 1024
-DRAIN_S = 1.7
+DRAIN_S = 1.5
 """After the end of standard input; with start and exit of the interpreter that stays below two seconds."""
 CONNECT_S = 2.0
 AUTHENTICATE_S = 5.0

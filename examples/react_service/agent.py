@@ -114,11 +114,15 @@ def main() -> int:
     parser.add_argument("--received", required=True, type=Path, help="keep every received byte in this file")
     parser.add_argument("command", nargs="+", help="the MCP server to spawn")
     options = parser.parse_args()
-    with ToolServer(options.command, options.received) as tools:
-        print(json.dumps({"tools": tools.names}), flush=True)
-        for line in sys.stdin:
-            step = json.loads(line)
-            print(json.dumps(tools.call(step["call"], step["arguments"])), flush=True)
+    try:
+        with ToolServer(options.command, options.received) as tools:
+            print(json.dumps({"tools": tools.names}), flush=True)
+            for line in sys.stdin:
+                step = json.loads(line)
+                print(json.dumps(tools.call(step["call"], step["arguments"])), flush=True)
+    except ConnectionError as gone:
+        print(f"agent.py: {gone}", file=sys.stderr)
+        return 5
     return 0
 
 

@@ -1,7 +1,7 @@
 """The demo's stage: a temporary directory, and the real processes that the story is played with.
 
 Everything lies under one new directory of mode 0700, and every process belongs to a group of its own. Leaving the
-stage, in whatever way, ends all of them and removes the directory.
+stage ends all of them and removes the directory, in whatever way it is left: a watcher sees to it after `kill -9`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ KEY_VARIABLE = "SKILL_SERVICE_KEY"
 START_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
+GRACE_S = 1.0
+"""For an agent whose input has ended; one that still waits for an answer is told to go."""
 SOCKET_PATH_LIMIT = 100
 """A Unix socket's path has at most 107 bytes."""
+_WATCHER = """read -r done && exit
+kill -TERM "$BROKER"
+for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$BROKER" 2>/dev/null || break; sleep 0.5; done
+rm -rf -- "$STAGE"
+"""
+"""Reads `done`, or the end of a pipe whose other end died with the demo."""
 
 
 class StageFault(Exception):
@@ -94,7 +102,7 @@ class Agent:
         with contextlib.suppress(OSError):
             self._steps.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_TIMEOUT_S)
+            self.process.wait(GRACE_S)
         end(self.process)
         self._answers.close()
 
@@ -107,6 +115,7 @@ class Stage:
         self.agent: Agent | None = None
         self._broker: subprocess.Popen[bytes] | None = None
         self._said: Lines | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Stage:
         long = len(tempfile.gettempdir()) > SOCKET_PATH_LIMIT - len("/interposer-demo-12345678/home/broker.sock")
@@ -183,6 +192,7 @@ class Stage:
         self._broker = self._start(
             [*itself(), "serve", "--config", str(self.service / "interposer.yaml")], stderr=self._log("broker.log")
         )
+        self._watcher = self._watch(self._broker.pid)
         self._said = Lines(_pipe(self._broker.stdout), "the broker")
         said: list[str] = []
         try:
@@ -240,6 +250,16 @@ class Stage:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             shutil.rmtree(self._root, ignore_errors=True)
+            self._dismiss()
+
+    def _watch(self, broker: int) -> subprocess.Popen[bytes]:
+        environment = {"PATH": os.defpath, "STAGE": str(self.root), "BROKER": str(broker)}
+        return self._start(["/bin/sh", "-c", _WATCHER], cwd=Path("/"), env=environment, stderr=subprocess.DEVNULL)
+
+    def _dismiss(self) -> None:
+        if self._watcher is not None:
+            self._watcher.communicate(b"done\n", STOP_TIMEOUT_S)
+            self._watcher = None
 
     def _start(
         self, command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None, stderr: IO[bytes] | int

@@ -18,8 +18,7 @@ from interposer.model import Json
 _HEX = frozenset("0123456789abcdefABCDEF")
 _ESCAPED = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+"
-    r"|\\u\{?([0-9A-Fa-f]{4,6})\}?"
-    r"|\\x([0-9A-Fa-f]{2})"
+    r"|\\(?:u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2}))"
     r"|&#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,7}));"
     r"|&(commat|period|colon|lowbar|hyphen|amp|quot|num|plus|sol|equals);"
 )
@@ -98,8 +97,8 @@ def unescape(text: str) -> Reading | None:
 
 
 def _character(match: re.Match[str]) -> str:
-    code = match[1] or match[2] or match[3]
-    number = int(code, 16) if code else int(match[4]) if match[4] else ord(_NAMED[match[5]])
+    code = match[1] or match[2] or match[3] or match[4]
+    number = int(code, 16) if code else int(match[5]) if match[5] else ord(_NAMED[match[6]])
     return chr(number) if number < 0x110000 and not 0xD800 <= number < 0xE000 else "\ufffd"
 
 

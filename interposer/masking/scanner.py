@@ -22,6 +22,8 @@ _MEMORY_BYTES = 48 << 20
 _LONG = 40
 _BEYOND = 256
 """How far beyond a long run a candidate that begins inside of it may reach."""
+_PATIENCE = 127
+"""The clock is asked once for so many candidates (a mask of bits)."""
 _SHORT = 512
 """A refused candidate of up to this length is searched again from its second character."""
 _FOLDED = re.compile("[\u00a0\u2000-\u200a\u2010-\u2015\u202f\u205f\u2212\u3000\ufe58\ufe63\uff01-\uff5e]")
@@ -53,31 +55,21 @@ def _compile(patterns: Sequence[str]) -> Callable[[object, bytes, int, int], lis
 class _Bucket:
     """The detectors whose candidates can begin with one character, asked in order by one pattern."""
 
-    __slots__ = ("_detectors", "_match")
+    __slots__ = ("detectors", "match")
 
     def __init__(self) -> None:
-        self._detectors: list[Detector] = []
-        self._match: Callable[[str, int], re.Match[str] | None] | None = None
+        self.detectors: list[Detector] = []
+        self.match: Callable[[str, int], re.Match[str] | None] = self._compiled
+        """The first candidate at a place; `lastindex` is the number of its detector, counted from one."""
 
-    def add(self, detector: Detector) -> None:
-        self._detectors.append(detector)
-
-    def first(self, text: str, at: int) -> tuple[Detector, int, int] | None:
-        """The first detector with a candidate at this place, its number, and where the candidate ends."""
-        if not self._detectors:
-            return None
-        if self._match is None:
-            pattern = "|".join(f"({detector.anchor})" for detector in self._detectors)
-            self._match = re.compile(pattern, re.ASCII).match
-        match = self._match(text, at)
-        if match is None:
-            return None
-        number = match.lastindex or 1
-        return self._detectors[number - 1], number, match.end()
+    def _compiled(self, text: str, at: int) -> re.Match[str] | None:
+        pattern = "|".join(f"({detector.anchor})" for detector in self.detectors)
+        self.match = re.compile(pattern or r"(?!)", re.ASCII).match
+        return self.match(text, at)
 
     def others(self, text: str, at: int, number: int) -> Iterator[tuple[Detector, int]]:
         """The candidates at this place after the detector of that number."""
-        for detector in self._detectors[number:]:
+        for detector in self.detectors[number:]:
             match = re.compile(detector.anchor, re.ASCII).match(text, at)
             if match is not None:
                 yield detector, match.end()
@@ -100,7 +92,7 @@ class Scanner:
         self._buckets: dict[str, _Bucket] = {}
         for detector in detectors:
             for character in dict.fromkeys(detector.starts):
-                self._buckets.setdefault(character, _Bucket()).add(detector)
+                self._buckets.setdefault(character, _Bucket()).detectors.append(detector)
 
     def encode(self, joined: str) -> tuple[str, bytes]:
         """The text as it is searched, one byte for every character, and the text that findings are cut from."""
@@ -118,7 +110,7 @@ class Scanner:
 class Scan:
     """One pass over the texts of a message, which `joined` holds with NULs between them.
 
-    `tick` is called for every candidate, and may raise to end the pass.
+    `tick` is called now and then, and may raise to end the pass.
     """
 
     def __init__(
@@ -139,6 +131,8 @@ class Scan:
         self._contexts = contexts
         self._joined, self._raw = scanner.encode(joined)
         self._flat = self._joined if self._joined.isascii() else self._raw.decode("ascii")
+        self._many = len(texts) > 1
+        self._candidates = 0
         self._starts = [0] if len(texts) == 1 else list(accumulate((len(text) + 1 for text in texts), initial=0))
         self._run(scanner.first(self._raw) if first is None else first)
 
@@ -175,18 +169,21 @@ class Scan:
 
     def _candidate(self, start: int, end: int) -> int:
         """Inspect the candidate at `start`; the answer is where to go on."""
-        self._tick()
+        self._candidates += 1
+        if self._candidates & _PATIENCE == 0:
+            self._tick()
         bucket = self._scanner._buckets.get(self._flat[start], _NO_BUCKET)
-        hit = bucket.first(self._flat, start)
+        hit = bucket.match(self._flat, start)
         if hit is None:
             return start + 1 if end - start <= _SHORT else end
-        number, offset = self._place(start)
+        number, offset = self._place(start) if self._many else (0, 0)
         text = self._texts[number]
         if not text.isascii():
             text = self._joined[offset : offset + len(text)]
         context = self._contexts.get(number, "")
-        detector, position, stop = hit
-        found = detector.inspect(text, start - offset, stop - offset, context)
+        position = hit.lastindex or 1
+        detector = bucket.detectors[position - 1]
+        found = detector.inspect(text, start - offset, hit.end() - offset, context)
         whole = detector.whole
         if not found:
             for other, stop in bucket.others(self._flat, start, position):

@@ -11,8 +11,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -24,7 +23,7 @@ from interposer.model import Kind, Record
 from . import schema
 from .questions import Chain, principal_text
 from .row import PAYLOAD_LIMIT, Sealer
-from .unended import left_open
+from .tail import left_open, sound_tail
 
 Work: TypeAlias = Callable[[sqlite3.Connection, Chain], Any]
 Job: TypeAlias = Record | Work
@@ -33,13 +32,18 @@ Job: TypeAlias = Record | Work
 BUSY_S = 1.0
 """How long another process may hold the database before the batch is given up."""
 PROBE_BYTES = 2 * PAYLOAD_LIMIT
+_BUSY_STEP_S = 0.005
 _PROBE_EVERY_S = 1.0
 _CHECKPOINT_AFTER = 2_000
 """Roughly pages in the write-ahead log."""
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_STARTS = (Kind.ASKED, Kind.INTENDED)
+_OPENED, _CLOSED, _ASKED, _INTENDED = Kind.SESSION_OPENED, Kind.SESSION_CLOSED, Kind.ASKED, Kind.INTENDED
 _KNOWN_SUBJECTS = 10_000
 _GONE = "the record's file was removed, replaced or cut: what was last written may be lost"
+
+
+class Busy(RecordFault):
+    """Another process holds the database, and nothing was done."""
 
 
 class _Trap:
@@ -116,10 +120,11 @@ class Ledger:
             execute(f"PRAGMA {pragma}")
         key = schema.prepare(self._db, path)
         execute("UPDATE head SET one = 1")  # the log file exists, and keeps its inode, from the first write on
-        seq, head = execute("SELECT seq, hash FROM head").fetchone()
+        seq, head = sound_tail(self._db)
         self._subjects = {row[0] for row in execute("SELECT pseudonym FROM subjects LIMIT ?", (_KNOWN_SUBJECTS,))}
         self._open = {record.invocation: seq for seq, record in left_open(self._db) if record.invocation}
         self._note_files()
+        execute("PRAGMA busy_timeout = 0")  # from here on `_begin` waits, and only on the writer's thread
         return Sealer(key, seq, head)
 
     # What is asked of the database by others
@@ -171,14 +176,18 @@ class Ledger:
     def close(self) -> None:
         """The last one to close carries the log over and removes it."""
         with contextlib.suppress(sqlite3.Error):
+            if not self.broken and self._in_place(note=False):
+                seq, head = self._sealer.seq, self._sealer.head
+                self._db.execute(schema.MOVE_HEAD, (seq, head, self._settled(seq + 1)))
+        with contextlib.suppress(sqlite3.Error):
             self._db.close()
         self.broken = self.broken or "the record is closed"
 
     # Writing
 
-    def commit(self, jobs: Sequence[Job]) -> list[Any]:
+    def commit(self, jobs: Sequence[Job], *, patient: bool = True) -> list[Any]:
         """One result per job, in order: the sequence number of a record, what a work returned, or the exception that
-        the job is to raise."""
+        the job is to raise. Not patient: `Busy` at once where another process holds the database."""
         if not self._in_place(note=False):
             self.broken = self.broken or _GONE
         if self.broken or (self._full_until and not self._room_again()):
@@ -186,7 +195,7 @@ class Ledger:
         batch = _Batch(self._sealer, self._boottime())
         results: list[Any] = []
         with _Trap() as trap:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._begin(patient)
             results = [self._attempt(job, batch) for job in jobs]
             self._insert(batch)
             self._db.execute("COMMIT")
@@ -198,6 +207,17 @@ class Ledger:
             self.broken = _GONE
             return [RecordFault(self.broken)] * len(jobs)
         return results
+
+    def _begin(self, patient: bool) -> None:
+        deadline = time.monotonic() + BUSY_S if patient else 0.0
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_BUSY_STEP_S)
 
     def _attempt(self, job: Job, batch: _Batch) -> Any:
         if isinstance(job, Record):
@@ -227,36 +247,36 @@ class Ledger:
         if not batch.events:
             return
         db = self._db
-        self._insert_rows(schema.INSERT_EVENTS, batch.events)
-        self._insert_rows(schema.INSERT_PAYLOADS, batch.payloads)
+        db.executemany(schema.INSERT_EVENT, batch.events)
+        if batch.payloads:
+            db.executemany(schema.INSERT_PAYLOAD, batch.payloads)
+        subjects = self._subjects
         for seq, pseudonym, record in batch.records:
-            if record.kind is Kind.SESSION_OPENED:
+            kind = record.kind
+            if kind is _OPENED:
                 db.execute("INSERT OR IGNORE INTO open_sessions VALUES (?, ?)", (record.session, seq))
-            elif record.kind is Kind.SESSION_CLOSED:
+            elif kind is _CLOSED:
                 db.execute("DELETE FROM open_sessions WHERE session = ?", (record.session,))
-            if record.principal is not None and pseudonym not in self._subjects:
+            if pseudonym and pseudonym not in subjects and record.principal is not None:
                 text = principal_text(record.principal)
                 db.execute("INSERT OR IGNORE INTO subjects VALUES (?, ?)", (pseudonym, text))
-        settled = next(iter(self._open.values()), batch.events[0][0]) - 1
-        db.execute(schema.MOVE_HEAD, (self._sealer.seq, self._sealer.head, settled))
+        # As of before this batch: too early is safe, it only makes the next start read a few rows more.
+        db.execute(schema.MOVE_HEAD, (self._sealer.seq, self._sealer.head, self._settled(batch.events[0][0])))
 
-    def _insert_rows(self, statements: Mapping[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
-        done = 0
-        for size in schema.CHUNKS:
-            while len(rows) - done >= size:
-                values = rows[done] if size == 1 else tuple(chain.from_iterable(rows[done : done + size]))
-                self._db.execute(statements[size], values)
-                done += size
+    def _settled(self, following: int) -> int:
+        return next(iter(self._open.values()), following) - 1
 
     def _follow(self, batch: _Batch) -> None:
         """What is committed is known: which calls are under way, whose names are stored."""
+        under_way, subjects = self._open, self._subjects
         for seq, pseudonym, record in batch.records:
-            if record.kind in _STARTS:
-                self._open.setdefault(record.invocation, seq)
-            elif record.kind in ENDS:
-                self._open.pop(record.invocation, None)
+            kind = record.kind
+            if kind is _INTENDED or kind is _ASKED:
+                under_way.setdefault(record.invocation, seq)
+            elif record.invocation in under_way and kind in ENDS:
+                del under_way[record.invocation]
             if pseudonym:
-                self._subjects.add(pseudonym)
+                subjects.add(pseudonym)
         if len(self._subjects) > _KNOWN_SUBJECTS:
             self._subjects.clear()
         self._weight += 3 + len(batch.events)
@@ -270,7 +290,7 @@ class Ledger:
                 self._db.execute("ROLLBACK")
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
-            return RecordFault("another process holds the record's database")
+            return Busy("another process holds the record's database")
         if code == sqlite3.SQLITE_FULL:
             self._full_until = time.monotonic() + _PROBE_EVERY_S
             return RecordFault("the disk that holds the record is full")

@@ -21,13 +21,8 @@ from interposer.lifecycle import INVOCATION
 from interposer.model import JsonObject, Kind, QuestionState
 
 from .row import pseudonym
-from .schema import COLUMNS, VERSION
+from .schema import LINKS, VERSION, link_of
 
-_EVENTS = ", ".join(f"e.{name}" for name in COLUMNS)
-_LINKS = (
-    f"SELECT {_EVENTS}, p.salt, CAST(p.body AS BLOB) FROM events e "  # noqa: S608  # constants
-    "LEFT JOIN payloads p ON p.seq = e.seq {} ORDER BY e.seq"
-)
 _SESSIONS = """
 SELECT session AS id, min(seq) AS first, max(seq) AS last, min(at) AS opened_at, max(at) AS last_at,
        sum(kind = 'session_closed') AS closed, sum(kind = 'intended') AS forwarded, sum(kind = 'answered') AS answered,
@@ -43,7 +38,6 @@ _STATE_AFTER = {
     Kind.CONSUMED: QuestionState.CONSUMED,
     Kind.QUESTION_WITHDRAWN: QuestionState.WITHDRAWN,
 }
-_ROW_FIELDS = len(chain.Row._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +86,7 @@ class RecordReader:
     def links(self, *, session: str = "") -> Iterator[chain.Link]:
         """The rows in order, each with its payload; of one session, or all."""
         where, values = ("WHERE e.session = ?", (session,)) if session else ("", ())
-        for row in self._db.execute(_LINKS.format(where), values):
-            fields = chain.Row(*row[:_ROW_FIELDS])
-            yield chain.Link(fields, *row[_ROW_FIELDS:])
+        yield from map(link_of, self._db.execute(LINKS.format(where), values))
 
     def head(self) -> tuple[int, bytes]:
         """The sequence number and hash that the writer noted last."""

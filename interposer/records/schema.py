@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,15 @@ CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), filler BLOB NOT NUL
 # head: the last row, and the last sequence number before which nothing is unfinished, so that a start after a crash
 # reads a few rows and not the whole record. open_sessions serves the same purpose.
 
-CHUNKS = (32, 8, 1)
-"""Rows to one INSERT. Python lets go of its lock around every step of a statement, and under load each time costs the
-writer a wait for the event loop: one statement of 32 rows is one wait."""
-
-_EVENT = f"({', '.join('?' * len(COLUMNS))})"
-INSERT_EVENTS = {n: f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES {', '.join([_EVENT] * n)}" for n in CHUNKS}  # noqa: S608  # constants
-_PAYLOAD = "(?, ?, CAST(? AS TEXT))"
-INSERT_PAYLOADS = {n: f"INSERT INTO payloads (seq, salt, body) VALUES {', '.join([_PAYLOAD] * n)}" for n in CHUNKS}  # noqa: S608
+INSERT_EVENT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608  # constants
+INSERT_PAYLOAD = "INSERT INTO payloads (seq, salt, body) VALUES (?, ?, CAST(? AS TEXT))"
 MOVE_HEAD = "UPDATE head SET seq = ?, hash = ?, settled = ? WHERE one = 1"
+
+LINKS = (
+    f"SELECT {', '.join(f'e.{name}' for name in COLUMNS)}, p.salt, CAST(p.body AS BLOB) FROM events e "  # noqa: S608
+    "LEFT JOIN payloads p ON p.seq = e.seq {} ORDER BY e.seq"
+)
+_ROW_FIELDS = len(chain.Row._fields)
 
 MIGRATIONS: dict[int, Callable[[Any], None]] = {}
 """From version n to n+1, each a change to a `sqlite_utils.Database`."""
@@ -92,3 +92,8 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
     for step in range(version, VERSION):
         MIGRATIONS[step](database)
         connection.execute(f"PRAGMA user_version = {step + 1}")
+
+
+def link_of(row: Sequence[Any]) -> chain.Link:
+    """A row of `LINKS`; of whatever types the file has, for the chain looks at those."""
+    return chain.Link(chain.Row(*row[:_ROW_FIELDS]), *row[_ROW_FIELDS:])

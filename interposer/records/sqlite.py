@@ -25,9 +25,9 @@ from interposer.errors import ConfigurationError, InterposerError, Problem, Reco
 from interposer.model import Kind, Question, Record
 
 from . import questions as asking
-from .ledger import Job, Ledger
+from .ledger import Busy, Job, Ledger
 from .lock import RecordLock
-from .unended import left_open
+from .tail import left_open
 
 T = TypeVar("T")
 _Waiting: TypeAlias = "list[tuple[asyncio.Future[Any], Job]]"
@@ -70,7 +70,7 @@ class SqliteRecordStore:
             raise _unusable(path, error) from error
         try:
             ledger = Ledger(path, boottime)
-        except (OSError, sqlite3.Error, InterposerError) as error:
+        except (OSError, sqlite3.Error, InterposerError, TypeError, ValueError) as error:
             lock.release()
             raise error if isinstance(error, ConfigurationError) else _unusable(path, error) from error
         return cls(path, ledger, lock)
@@ -152,12 +152,13 @@ class SqliteRecordStore:
             batch, self._queue = self._queue, []
             self._busy = True
         if len(batch) == 1 and self._ledger.lonely(batch[0][1]) and not self._ledger.checkpoint_due:
-            results = self._ledger.commit([batch[0][1]])
-            with self._hand:
-                self._busy = False
-            _settle(batch, results)
-        else:
-            self._inbox.put((loop, batch))
+            results = self._ledger.commit([batch[0][1]], patient=False)
+            if not isinstance(results[0], Busy):
+                with self._hand:
+                    self._busy = False
+                _settle(batch, results)
+                return
+        self._inbox.put((loop, batch))
 
     # The writer's side
 
@@ -196,5 +197,5 @@ def _settle(batch: _Waiting, results: list[Any]) -> None:
 
 
 def _unusable(path: Path, error: Exception) -> ConfigurationError:
-    text = f"the record cannot be opened ({error}): check that the directory is writable and the file is a record"
-    return ConfigurationError([Problem(str(path), 0, 0, text)])
+    remedy = "" if isinstance(error, RecordFault) else ": check that the folder is writable and the file is a record"
+    return ConfigurationError([Problem(str(path), 0, 0, f"the record cannot be opened ({error}){remedy}")])

@@ -16,11 +16,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from interposer.wire.framing import LineFramer
 
-LEASH = Path(__file__).with_name("leash.py")
+LEASH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "leash.py")
 _STDERR_LINE_BYTES = 8 * 1024
 _STDERR_BYTES_PER_S = 64 * 1024
 _TERM_S = 1.0
@@ -76,7 +75,7 @@ class Child:
         try:
             # One vfork and exec, 1 ms: not worth a thread. The leash needs no PATH, so nobody can put another in place.
             self._process = subprocess.Popen(  # noqa: ASYNC220, S603
-                [sys.executable, "-I", "-S", str(LEASH), str(held), *command],
+                [sys.executable, "-I", "-S", LEASH, str(held), *command],
                 stdin=its_in.fileno(),
                 stdout=its_out.fileno(),
                 stderr=its_errors,

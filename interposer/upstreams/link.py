@@ -25,6 +25,8 @@ from .notices import Notices
 
 MALFORMED_IN_A_ROW = 3
 _REMEMBERED = 1024
+_WATCH_S = 0.05
+"""How late a deadline may be noticed."""
 _FEW = 4
 """So many requests are written at once: waiting for others to join costs a turn of the loop (30 µs)."""
 # An answer that does not parse can still say whose it is, where serialisers put the id: first or last in the message.
@@ -37,7 +39,7 @@ Reply: TypeAlias = Response | InDoubt
 class Waiting:
     """A request that has no answer yet."""
 
-    __slots__ = ("_seen", "future", "invocation", "limit_bytes", "on_progress", "timer")
+    __slots__ = ("_seen", "due", "future", "invocation", "limit_bytes", "on_progress", "tells")
 
     def __init__(
         self,
@@ -46,18 +48,20 @@ class Waiting:
         invocation: str = "",
         limit_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
+        tells: bool = True,
     ) -> None:
         self.future = future
         self.invocation = invocation
         self.limit_bytes = limit_bytes
         """0: only the frame limit."""
         self.on_progress = on_progress
-        self.timer: asyncio.TimerHandle | None = None
+        self.tells = tells
+        """Whether the upstream is told when the deadline is over: not during its introduction."""
+        self.due = float("inf")
+        """When the wait is over, by the loop's clock."""
         self._seen = float("-inf")
 
     def settle(self, reply: Reply) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
         if not self.future.done():
             self.future.set_result(reply)
 
@@ -96,16 +100,22 @@ class Link:
         self._abandoned: OrderedDict[int, str] = OrderedDict()
         self._last_id = 0
         self._queue: list[bytes] = []
+        self._watch: asyncio.TimerHandle | None = None
         self._malformed = 0
         self.closed = False
         self.version = ""
 
     def expect(self, id: int, waiting: Waiting, deadline_s: float | None) -> None:
         """Whoever waits gets the answer to this id, or `InDoubt` at the deadline, which nothing extends."""
+        if self.closed:
+            waiting.settle(InDoubt("the upstream is gone"))
+            return
         self._waiting[id] = waiting
         self._last_id = max(self._last_id, id)
         if deadline_s is not None:
-            waiting.timer = self._loop.call_later(deadline_s, self._overdue, id)
+            waiting.due = self._loop.time() + deadline_s
+            if self._watch is None:
+                self._watch = self._loop.call_later(min(deadline_s, _WATCH_S), self._watch_deadlines)
 
     def send(self, line: bytes) -> None:
         """Send a line. While other calls are in flight, what is sent in one turn of the loop leaves in one write."""
@@ -122,8 +132,6 @@ class Link:
         waiting = self._waiting.pop(id, None)
         if waiting is None:
             return
-        if waiting.timer is not None:
-            waiting.timer.cancel()
         self._abandoned[id] = waiting.invocation
         if len(self._abandoned) > _REMEMBERED:
             self._abandoned.popitem(last=False)
@@ -137,6 +145,9 @@ class Link:
     def close(self, reason: str) -> None:
         """The process is gone or of no use: every request that was sent is in doubt, and nothing more is heard."""
         self.closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         waiting, self._waiting = self._waiting, {}
         for each in waiting.values():
             each.settle(InDoubt(reason))
@@ -145,30 +156,38 @@ class Link:
 
     def received(self, data: bytes) -> None:
         """Bytes from the process's stdout."""
-        if self.closed:
-            return
         began = self._loop.time()
         for frame in self._framer.feed(data):
-            if not isinstance(frame, bytes):
-                self._oversize(frame)
-            elif self._notices.flooded and b'"id"' not in frame:
-                # Beyond the budget a notification is not even parsed: no flood takes the loop from other calls.
-                self._notices.spend(len(frame))
-            else:
-                self._frame(frame)
+            self._take(frame)
         if self._notices.flooded:
             self._hold(max(0.001, self._loop.time() - began))
+
+    def _take(self, frame: bytes | Oversize) -> None:
+        if self.closed:
+            return
+        if not isinstance(frame, bytes):
+            self._oversize(frame)
+        elif self._notices.flooded and b'"id"' not in frame:
+            # Beyond the budget a notification is not even parsed: no flood takes the loop from other calls.
+            self._notices.spend(len(frame))
+        else:
+            self._frame(frame)
 
     def _flush(self) -> None:
         if self._queue:
             self._write(b"".join(self._queue))
             self._queue.clear()
 
-    def _overdue(self, id: int) -> None:
-        waiting = self._waiting.get(id)
-        self.abandon(id, tell="deadline exceeded")
-        if waiting is not None:
+    def _watch_deadlines(self) -> None:
+        """One timer for all calls: one each would cost every call 3 µs."""
+        now = self._loop.time()
+        for id, waiting in [each for each in self._waiting.items() if each[1].due <= now]:
+            self.abandon(id, tell="deadline exceeded" if waiting.tells else "")
             waiting.settle(InDoubt("the upstream did not answer before the deadline"))
+        next_due = min((waiting.due for waiting in self._waiting.values()), default=float("inf"))
+        self._watch = None
+        if next_due != float("inf"):
+            self._watch = self._loop.call_later(min(max(next_due - now, 0.001), _WATCH_S), self._watch_deadlines)
 
     def _frame(self, frame: bytes) -> None:
         try:
@@ -204,6 +223,7 @@ class Link:
     def _answered(self, response: Response, size: int) -> None:
         waiting = self._waiting.pop(response.id, None) if type(response.id) is int else None
         if waiting is None:
+            self._notices.spend(size)
             self._unasked(response.id)
         elif 0 < waiting.limit_bytes < size and response.error is None:
             waiting.settle(InDoubt("the upstream answered with more bytes than this call may return"))
@@ -244,6 +264,7 @@ class Link:
 
     def _bad(self, frame: bytes, refused: BadMessage) -> None:
         if frame[:1] not in (b"{", b"[") or b'"jsonrpc"' not in frame:
+            self._notices.spend(len(frame))
             self._notices.tell("stdout_noise", f"{len(frame)} bytes on stdout that are no message")
             return
         id = refused.id if isinstance(refused.id, int) else self._whose(frame[:512], frame[-512:])

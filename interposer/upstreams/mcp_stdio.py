@@ -25,6 +25,8 @@ from .server import Command, Limits, Server
 
 MAX_PAGES = 100
 _ENVELOPE_BYTES = 256
+_WORTH_WAITING_S = 1.0
+"""Calls wait for a restart that is no further away; otherwise they fail at once, unsent."""
 
 
 class McpStdio:
@@ -190,7 +192,7 @@ class McpStdio:
         if self._closed:
             raise UpstreamFault("the upstream is closed")
         if self._clock.monotonic() < self._open_until:
-            raise UpstreamFault("the upstream died too often; it is left alone for a while")
+            raise UpstreamFault("the upstream is down; it will be started again in a while")
         self.start()
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
@@ -218,11 +220,12 @@ class McpStdio:
         now = self._clock.monotonic()
         self._deaths.append(now)
         if len(self._deaths) > self._limits.deaths and now - self._deaths[0] < self._limits.per_s:
-            self._open_until = now + self._limits.per_s
             self._deaths.clear()
             self._on_notice("quarantine", f"died more than {self._limits.deaths} times in {self._limits.per_s:g} s")
             self._tell_waiters(UpstreamFault("the upstream died too often; it is left alone for a while"))
             pause_s = self._limits.per_s
+        if pause_s > _WORTH_WAITING_S:
+            self._open_until = now + pause_s
         await asyncio.sleep(pause_s)
         self._open_until = 0.0
 

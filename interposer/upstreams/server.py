@@ -130,7 +130,7 @@ class Server:
     async def request(self, method: str, params: JsonObject, deadline_s: float | None) -> Reply:
         """One request of our own, with its answer."""
         id = next(self._ids)
-        return await self._answer(id, jsonrpc.request(id, method, params), deadline_s)
+        return await self._answer(id, jsonrpc.request(id, method, params), deadline_s, tells=True)
 
     async def stop(self) -> None:
         """No process is left, and whoever still waited is in doubt."""
@@ -143,8 +143,8 @@ class Server:
         if self._child is not None:
             self._child.kill()
 
-    async def _answer(self, id: int, line: bytes, deadline_s: float | None) -> Reply:
-        waiting = Waiting(asyncio.get_running_loop().create_future())
+    async def _answer(self, id: int, line: bytes, deadline_s: float | None, *, tells: bool) -> Reply:
+        waiting = Waiting(asyncio.get_running_loop().create_future(), tells=tells)
         self.link.expect(id, waiting, deadline_s)
         self.link.send(line)
         try:
@@ -156,8 +156,8 @@ class Server:
         await self._spawn()
         line = probe.begin()
         while True:
-            deadline_s = self._limits.probe_s if probe.asks_modern else None
-            reply = await self._answer(probe.awaiting, line, deadline_s)
+            deadline_s = self._limits.probe_s if probe.may_be_silent else None
+            reply = await self._answer(probe.awaiting, line, deadline_s, tells=False)
             if not isinstance(reply, InDoubt):
                 line = probe.answered(reply)
             elif not self.link.closed:

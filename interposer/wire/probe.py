@@ -53,9 +53,9 @@ class Probe:
         self.verdict: Verdict | None = None
 
     @property
-    def asks_modern(self) -> bool:
-        """Whether the question is `server/discover`: the one that a server may leave unanswered."""
-        return not self._initializing
+    def may_be_silent(self) -> bool:
+        """Whether no answer is an answer: `server/discover` to a server that nobody has heard before."""
+        return not self._initializing and self._known is None
 
     def begin(self) -> bytes:
         """The first bytes on a fresh pipe."""

@@ -13,7 +13,8 @@ import pytest
 from tests.attacks.corpus import Daemon, Row, daemon, frames, parts, structural
 from tests.fakes.agent import Agent, Object, is_tool_error, text_of, unix
 
-CAP_BYTES = 4 * 1024 * 1024
+CAP_BYTES = 16 * 1024 * 1024
+"""Of one message from an upstream; results are cut at policy's `max_result`, before."""
 SECRETS = (b"AKIAQ7ZX9WV5TR3MPLK2", b"az1BS0lBUTdaWDlXVjVUUjNNUExLMg")
 CREDENTIAL = "upst-9f3kd83kd93md03kd93mdl29sk"
 POLICY = """
@@ -23,6 +24,8 @@ obligations:
   - {skills: [fake.play], timeout: 8s}
   - {skills: [fake.steps], timeout: 8s}
 """
+B_LEAKS = 0
+"""Of the 27 messages of tier B; 0 got out when this was last measured."""
 HTTP_ONLY = "HTTP error body / header"
 ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\(.)")
 _SHORT = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -78,7 +81,8 @@ def contained(agent: Agent, row: Row) -> None:
         assert message.get("method") in (None, "notifications/progress", "notifications/tools/list_changed")
     tokens = [params["progressToken"] for params in agent.notifications("notifications/progress")]
     assert set(tokens) <= {"mine"}
-    assert b"evil" not in agent.raw
+    # A list of tools is no answer to a call: what is in one is judged where lists are read (see below).
+    assert b"evil" not in agent.raw or row["name"].startswith("tools_")
     assert b"Server listening" not in agent.raw
 
 
@@ -124,11 +128,7 @@ async def test_hidden_secrets_leave_nowhere(tier: str, tmp_path: Path) -> None:
     if tier == "A":
         assert not leaking
     else:
-        assert len(leaking) <= FLOOR_B * len(rows), leaking
-
-
-FLOOR_B = 0.0
-"""Of tier B, nothing got out when this was last measured (27 of 27 held)."""
+        assert len(leaking) <= B_LEAKS, leaking
 
 
 async def test_secrets_in_definitions_are_never_listed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +112,21 @@ def test_an_interrupted_demo_clears_up(room: Path, sign: signal.Signals, code: i
     demo.send_signal(sign)
     demo.communicate(timeout=30)
     assert demo.returncode == code
+    assert living(room) == []
+    assert list(room.iterdir()) == []
+
+
+def test_a_killed_demo_leaves_nothing(room: Path) -> None:
+    """After `kill -9` of the demo, its broker, its agent and its directory are gone within seconds."""
+    demo = start(room, "--json")
+    assert demo.stdout is not None
+    for _ in range(3):
+        assert json.loads(demo.stdout.readline())["ok"] is True
+    demo.kill()
+    demo.communicate(timeout=30)
+    deadline = time.monotonic() + 20
+    while (living(room) or any(room.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)  # nobody who could be waited for: these are not our children
     assert living(room) == []
     assert list(room.iterdir()) == []
 

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -181,17 +181,16 @@ def configured(
 
 
 @asynccontextmanager
-async def spawned(
-    home: Path, arguments: Sequence[str], *, environ: Mapping[str, str] | None = None
-) -> AsyncIterator[Agent]:
-    """The broker as a child on our pipes; its stderr goes to `home/stderr`. Killed at the end if it still lives."""
+async def spawned(home: Path, arguments: Sequence[str], *, through: Sequence[str] = ()) -> AsyncIterator[Agent]:
+    """The broker as a child on our pipes; its stderr goes to `home/stderr`. Killed at the end if it still lives.
+    `through`: a command that becomes the broker."""
     with (home / "stderr").open("ab") as stderr:
         process = await anyio.open_process(
-            [*COMMAND, *arguments],
+            [*through, *COMMAND, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environ or environment(home),
+            env=environment(home),
             cwd=home,
         )
     assert process.stdin is not None

@@ -265,6 +265,45 @@ async def test_a_locked_database_is_a_fault_and_not_the_end(tmp_path: Path) -> N
     await store.aclose()
 
 
+async def test_a_locked_database_does_not_stop_the_event_loop(tmp_path: Path) -> None:
+    """While one record waits for a rival to let go, everything else goes on."""
+    store = SqliteRecordStore.open(tmp_path / "record.db")
+    rival = sqlite3.connect(store.path, isolation_level=None)
+    rival.execute("BEGIN IMMEDIATE")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.append, record())
+            for _ in range(20):
+                await anyio.sleep(0.001)
+            rival.execute("ROLLBACK")
+            rival.close()
+    assert await store.append(record("i2")) == 2
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE events SET skill = 'x' WHERE seq = 3",
+        "DELETE FROM events WHERE seq = 5",
+        "DELETE FROM payloads WHERE seq = 4",
+        "UPDATE head SET seq = 4",
+    ],
+)
+async def test_nothing_is_chained_to_a_broken_end(tmp_path: Path, edit: str) -> None:
+    """A record whose last rows are not as they were written is not continued."""
+    path = tmp_path / "record.db"
+    store = SqliteRecordStore.open(path)
+    for number in range(5):
+        await store.append(record(f"i{number}"))
+    await store.aclose()
+    with sqlite3.connect(path) as db:
+        db.execute(edit)
+    db.close()
+    with pytest.raises(ConfigurationError, match="its chain is broken, row"):
+        SqliteRecordStore.open(path)
+
+
 async def test_rows_wait_together_and_share_a_commit(tmp_path: Path) -> None:
     """Sixty-four that wait at once are one transaction, not sixty-four."""
     store = SqliteRecordStore.open(tmp_path / "record.db", boottime=iter(range(1_000_000)).__next__)

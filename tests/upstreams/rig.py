@@ -35,7 +35,7 @@ from interposer.upstreams.mcp_stdio import McpStdio
 from interposer.upstreams.server import Command, Credential, Limits
 
 FAKE = Path(__file__).parents[1] / "fakes" / "upstream.py"
-QUICK = Limits(probe_s=0.3, start_s=20.0, close_s=1.0, backoff_s=(0.02, 0.5))
+QUICK = Limits(probe_s=1.0, start_s=20.0, close_s=1.0, backoff_s=(0.02, 0.5))
 
 
 class SystemClock:

@@ -19,6 +19,12 @@ from tests.upstreams.rig import FAKE, processes, running, until_there_are
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Processes and pipes are each loop's own affair, so both are tried."""
+    return ("asyncio", {"use_uvloop": request.param})
+
+
 async def test_ten_lives_leave_no_process() -> None:
     """Start, serve, close, ten times: no process, no zombie, no descriptor."""
     descriptors = len(os.listdir("/proc/self/fd"))

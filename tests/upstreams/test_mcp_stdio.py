@@ -44,6 +44,12 @@ async def test_a_batching_version_is_understood() -> None:
         assert text(await rig.call("echo", {"text": "x"})) == "x"
 
 
+async def test_a_silent_server_is_not_told_of_cancellations_before_its_introduction() -> None:
+    """The probe that nobody answers is simply forgotten."""
+    async with running("--era", "silent", limits=Limits(probe_s=0.1)) as rig:
+        assert (await rig.about())["cancelled"] == []
+
+
 async def test_an_unknown_version_is_a_failed_start() -> None:
     """A revision that nobody here speaks is not guessed at."""
     async with running("--version", "1999-01-01") as rig:

@@ -115,9 +115,9 @@ def test_our_own_mistake_is_loud(code: int) -> None:
 def test_silence_means_legacy_on_the_same_pipe() -> None:
     """Some servers drop what they do not know."""
     talk = Conversation()
-    asked = [talk.probe.asks_modern]
+    asked = [talk.probe.may_be_silent]
     assert talk.hear(talk.probe.timed_out())["method"] == "initialize"
-    asked.append(talk.probe.asks_modern)
+    asked.append(talk.probe.may_be_silent)
     assert asked == [True, False]
     talk.result(INITIALIZED)
     assert talk.verdict.era is Era.LEGACY

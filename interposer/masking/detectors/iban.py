@@ -29,6 +29,7 @@ _REGISTRY = """
 33 RU
 """
 _LENGTHS = {code: int(size) for size, *codes in map(str.split, _REGISTRY.strip().splitlines()) for code in codes}
+_NUMBERS = {ord(letter): str(number) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ", start=10)}
 _SHAPE = re.compile(r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}", re.ASCII)
 
 
@@ -39,21 +40,29 @@ def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
     shape = _SHAPE.match(text, start)
     if shape is None:
         return []
-    taken: list[str] = []
-    at = start
-    while at < shape.end() and len(taken) < size:
-        if text[at] not in " -":
-            taken.append(text[at])
-        at += 1
-    if len(taken) < size or word_after(text, at) or not valid("".join(taken)):
+    end = start + size
+    account = text[start:end]
+    if not account.isalnum():
+        account, end = _joined(text, start, shape.end(), size)
+    if len(account) < size or word_after(text, end) or not account.isascii() or not valid(account):
         return []
-    return [(start, at, NAME)]
+    return [(start, end, NAME)]
+
+
+def _joined(text: str, start: int, stop: int, size: int) -> tuple[str, int]:
+    """The first `size` letters and digits from `start`, without blanks and dashes, and where they end."""
+    taken = ""
+    at = start
+    while at < stop and len(taken) < size:
+        if text[at] not in " -":
+            taken += text[at]
+        at += 1
+    return taken, at
 
 
 def valid(iban: str) -> bool:
     """ISO 13616-1 §6: moved to the end and read as a number, the check gives a remainder of one."""
-    rearranged = iban[4:] + iban[:4]
-    return int("".join(str(int(ch, 36)) for ch in rearranged)) % 97 == 1
+    return int((iban[4:] + iban[:4]).upper().translate(_NUMBERS)) % 97 == 1
 
 
 DETECTORS = (

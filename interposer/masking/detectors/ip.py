@@ -11,6 +11,7 @@ from .digits import Run
 NAME = "ip_address"
 _VERSION = Words(r"(?i)(?:\bv|\bver|version|release|assembly|build)[\"']?[ =:#.]{0,3}$")
 _WIDE = re.compile(r"[0-9A-Fa-f:.]+", re.ASCII)
+_OCTETS = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){7}$", re.ASCII)
 _INSIDE = frozenset("0123456789abcdefABCDEF:.")
 
 
@@ -69,7 +70,8 @@ def inspect_v6(text: str, start: int, end: int, context: str) -> list[Finding]:
 
 def _is_v6(text: str) -> bool:
     # `dead::beef` is also how several languages write a path of names.
-    if not any(ch.isdigit() for ch in text):
+    # Eight octets are a fingerprint: no address is written with two digits in every group.
+    if not any(ch.isdigit() for ch in text) or _OCTETS.match(text):
         return False
     try:
         IPv6Address(text)

@@ -33,13 +33,22 @@ def encodings(secret: str) -> list[str]:
         "".join(f"%{byte:02x}" for byte in raw),
         "".join(f"\\x{byte:02x}" for byte in raw),
         "".join(f"={byte:02x}" for byte in raw),
-        "".join(ch if ch.isalnum() else "".join(f"={byte:02x}" for byte in ch.encode()) for ch in secret),
         "".join(f"\\u{ord(ch):04x}" for ch in secret),
         "".join(f"&#{ord(ch)};" for ch in secret),
         "".join(f"&#x{ord(ch):x};" for ch in secret),
     }
     patterns = [_literal(text) for text in sorted(exact)]
-    return patterns + [f"(?i:{_literal(text)})" for text in sorted(folded)]
+    return patterns + [f"(?i:{_literal(text)})" for text in sorted(folded)] + [f"(?i:{_partly(secret)})"]
+
+
+def _partly(secret: str) -> str:
+    """With any of its marks escaped, as URLs, HTML and quoted-printable (RFC 2045 §6.7) do it, and the rest as it is."""
+    return "".join(_literal(ch) if ch.isalnum() or not ch.isascii() else _written(ch) for ch in secret)
+
+
+def _written(mark: str) -> str:
+    code = f"{ord(mark):02x}"
+    return f"(?:{_literal(mark)}|[%=]{code}|%25{code}|&#{ord(mark)};|&#x{code};|\\\\u00{code}|\\\\?{_literal(mark)})"
 
 
 def _base64(raw: bytes, shift: int) -> tuple[str, ...]:

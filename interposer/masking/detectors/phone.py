@@ -15,6 +15,7 @@ _WORDS = Words(
 )
 _NEAR = 48
 _INTERNATIONAL = re.compile(r"\+\(?[0-9](?:[ .()\-/]{0,3}[0-9])*", re.ASCII)
+_BETWEEN = re.compile(r"[^0-9]+", re.ASCII)
 _EXTENSION = re.compile(r"(?i)[ ,;]{0,2}(?:x|ext\.?|extension)[ .:]{0,2}[0-9]{1,6}\b", re.ASCII)
 _WRITTEN = re.compile(r"\s*\+?\(?[0-9][0-9 .()\-/]*(?:(?:x|ext\.?)[ .]?[0-9]{1,6})?\s*$", re.ASCII)
 _MOST = 15  # E.164 §6.1: fifteen digits, country code included.
@@ -30,8 +31,11 @@ def international(text: str, plus: int) -> list[Finding]:
     match = _INTERNATIONAL.match(text, plus, plus + 64)
     if match is None:
         return []
-    end = _cut(text, plus, match.end())
-    digits = "".join(ch for ch in text[plus:end] if ch.isdigit())
+    end = match.end()
+    digits = _BETWEEN.sub("", match.group())
+    if len(digits) > _MOST:
+        end = _cut(text, plus, end)
+        digits = _BETWEEN.sub("", text[plus:end])
     if not _FEWEST <= len(digits) <= _MOST or not _COUNTRY.match(digits):
         return []
     if end < len(text) and ((text[end].isalpha() and text[end] not in "xe") or text[end] == "_"):

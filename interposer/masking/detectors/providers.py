@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from .detector import SECRETS, Detector, Finding, Inspect, entropy
 
 _W = "[A-Za-z0-9_-]"
 _A = "[A-Za-z0-9]"
 _H = "[0-9a-fA-F]"
+_DRAWING = re.compile(r"(?i)xxxxx|\.\.\.\.\.|\*\*\*\*\*|00000000")
+_DIGIT = re.compile(r"[0-9]", re.ASCII)
 _UUID = rf"{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}"
 _LEAST_ENTROPY = 2.2
 """Bits per character below which a token is a drawing of itself (`xxxx-xxxx`)."""
+_MANY = 10
+"""Different characters that make counting bits unnecessary."""
 
 # One line per service: the name that is shown, the characters that a token can begin with, its shape.
 _SHAPES: tuple[tuple[str, str, str], ...] = (
@@ -148,7 +154,7 @@ def _inspector(name: str) -> Inspect:
             return []
         token = text[start:end]
         tail = token[6:] if len(token) > 20 else token
-        if entropy(tail) < _LEAST_ENTROPY or not _drawn_at_random(tail):
+        if (len(set(tail)) < _MANY and entropy(tail) < _LEAST_ENTROPY) or not _drawn_at_random(tail):
             return []
         return [(start, end, name)]
 
@@ -157,9 +163,9 @@ def _inspector(name: str) -> Inspect:
 
 def _drawn_at_random(tail: str) -> bool:
     """Not one word or one letter repeated: a token that is long enough holds a digit, or both cases."""
-    if "xxxxx" in tail.lower() or "....." in tail or "*****" in tail or "00000000" in tail:
+    if _DRAWING.search(tail):
         return False
-    return any(ch.isdigit() for ch in tail) or (tail.lower() != tail and tail.upper() != tail) or entropy(tail) > 2.4
+    return _DIGIT.search(tail) is not None or (tail.lower() != tail and tail.upper() != tail) or entropy(tail) > 2.4
 
 
 _EVERYWHERE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~."
