@@ -26,12 +26,14 @@ from .catalogue import Catalogue
 from .channels.terminal import TerminalChannel
 from .clock import SystemClock
 from .config import Config, UpstreamConfig, duration_s
+from .crew import Crew
 from .desk import OPERATOR, Desk, DeskLimits
+from .display import printable
 from .errors import ConfigurationError, InterposerError
 from .facts import MemoryFacts
 from .journal import Journal
 from .masking.engine import Engine
-from .model import Caller, Era, JsonObject, Kind, Principal
+from .model import Caller, Era, JsonObject, Kind, Masked, Principal
 from .pages import Pages
 from .pins import FilePins
 from .ports import Connection, Receiver, Secrets, Transport
@@ -148,14 +150,14 @@ async def serve_stdio(chosen: Settings) -> int:
     wire.take()
     async with _broker(chosen, several=True) as standing:
         await standing.serve(wire)
-    return 0
+    return standing.exit_code
 
 
 async def serve_daemon(chosen: Settings) -> int:
     """Unix socket and TCP, until a signal. Prints one line per listener, then `ready`."""
     async with _broker(chosen, several=False) as standing:
         await standing.daemon()
-    return 0
+    return standing.exit_code
 
 
 @asynccontextmanager
@@ -163,8 +165,8 @@ async def _broker(chosen: Settings, *, several: bool) -> AsyncIterator[_Standing
     state = claim(chosen.home, several=several)
     try:
         standing = _Standing(chosen, state)
-        async with anyio.create_task_group() as tasks:
-            await standing.open(tasks)
+        async with anyio.create_task_group() as tasks, Crew(standing.failed) as crew:
+            await standing.open(tasks, crew)
             try:
                 yield standing
             finally:
@@ -180,6 +182,7 @@ class _Standing:
     """A broker that stands: its parts, its conversations, and how it ends."""
 
     _tasks: TaskGroup
+    _crew: Crew
 
     def __init__(self, chosen: Settings, state: State) -> None:
         """Raises `ConfigurationError`: a broker that cannot keep its promises does not start."""
@@ -246,11 +249,12 @@ class _Standing:
             status=self._status,
         )
         self._sessions: set[Session] = set()
+        self.exit_code = 0
         self._stop = anyio.Event()
 
-    async def open(self, tasks: TaskGroup) -> None:
+    async def open(self, tasks: TaskGroup, crew: Crew) -> None:
         """Upstreams start while the rest is made ready."""
-        self._tasks = tasks
+        self._tasks, self._crew = tasks, crew
         for upstream in self._upstreams:
             upstream.start()
         await recover(self._state.store, self._clock)
@@ -294,6 +298,12 @@ class _Standing:
             await self._drain()
             listening.cancel_scope.cancel()
 
+    def failed(self, fault: BaseException) -> None:
+        """Something that nobody expected left a task: nothing is served by a broker that may be half a broker."""
+        log.critical("%s left a task; the broker stops", type(fault).__name__, exc_info=fault)
+        self.exit_code = 1
+        self._stop.set()
+
     async def close(self) -> None:
         await self._drain()
         async with anyio.create_task_group() as closing:
@@ -304,7 +314,7 @@ class _Standing:
     # -- conversations
 
     def _admit(self, connection: Connection) -> Receiver:
-        session = Session(_new_id("s"), connection, self._house, self._tasks, self._sessions.discard)
+        session = Session(_new_id("s"), connection, self._house, self._crew, self._sessions.discard)
         self._sessions.add(session)
         return session
 
@@ -424,12 +434,13 @@ class _Standing:
         return str(self._masker.mask(text, frozenset({"pii", "secrets"})).value)
 
     def _noticed(self, upstream: str, kind: str, detail: str) -> None:
-        log.warning("%s: %s %s", upstream, kind, self._masked_text(detail))
-        self._tasks.start_soon(self._note_alarm, upstream, kind)
+        masked = self._masker.mask(detail, frozenset({"pii", "secrets"}))
+        log.warning("%s: %s %s", upstream, kind, printable(str(masked.value)))
+        self._tasks.start_soon(self._note_alarm, upstream, kind, masked)
 
-    async def _note_alarm(self, upstream: str, kind: str) -> None:
+    async def _note_alarm(self, upstream: str, kind: str, masked: Masked) -> None:
         try:
-            await self._journal.note(Kind.ALARM, skill=upstream, code=kind)
+            await self._journal.note(Kind.ALARM, skill=upstream, code=kind, masked=masked)
         except InterposerError as fault:
             log.error("an alarm could not be recorded: %s", fault)
 

@@ -53,11 +53,8 @@ _UNHEARD = 1_000
 _RETRY_S = (2.0, 10.0)
 _LIVE = (QuestionState.OPEN, QuestionState.GRANTED)
 
-_DENIED_PUBLIC = (
-    "A human refused this call. Nothing was executed. Do not repeat it, and do not try to reach the same effect "
-    "another way."
-)
-_EXPIRED_PUBLIC = "Nobody approved this call in time. Nothing was executed."
+_DENIED_PUBLIC = "A human refused this call."
+_EXPIRED_PUBLIC = "Nobody approved this call in time."
 
 
 class UnknownQuestion(InterposerError):

@@ -13,7 +13,7 @@ from .errors import Denied
 from .model import Question, QuestionState
 from .ports import Clock
 
-_TOO_MANY_PUBLIC = "Too many calls are waiting for approval already. Nothing was executed."
+_TOO_MANY_PUBLIC = "Too many calls are waiting for approval already."
 
 
 @dataclass(frozen=True, slots=True)

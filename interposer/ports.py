@@ -6,8 +6,8 @@ classes only.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from .model import (
     Approval,
@@ -187,6 +187,18 @@ class Masker(Protocol):
 
     def relax(self, schema: JsonObject) -> JsonObject:
         """The schema that masked values of the given schema satisfy."""
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> object:
+        """End this piece of work at its next wait."""
+
+
+class Tasks(Protocol):
+    """Where work is started that nobody waits for; it ends with whoever owns this."""
+
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> Cancellable:
+        """Start `work(*args)`. An exception that leaves it ends the owner."""
 
 
 class Receiver(Protocol):

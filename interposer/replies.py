@@ -61,7 +61,7 @@ def _refusal_text(refusal: Refusal) -> str:
     if isinstance(refusal, ApprovalRefused):
         return (
             f"Not approved: {refusal.public} The tool was not run; nothing was executed. "
-            "Do not retry this call unless the user asks for it."
+            "Do not retry this call and do not try to reach the same effect another way, unless the user asks for it."
         )
     if isinstance(refusal, InvalidArguments):
         return (

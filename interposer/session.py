@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
-from anyio import TaskHandle
-from anyio.abc import TaskGroup
 
 from . import replies
 from .broker import Broker
@@ -29,7 +27,7 @@ from .errors import (
 from .journal import Journal
 from .model import Call, Era, JsonObject, Progress
 from .pages import Pages
-from .ports import Authenticator, Clock, Connection, Masker, PolicyInformationPoint
+from .ports import Authenticator, Cancellable, Clock, Connection, Masker, PolicyInformationPoint, Tasks
 from .wire import jsonrpc, mcp
 from .wire.framing import LineFramer, Oversize
 from .wire.jsonrpc import Notification, Request
@@ -75,7 +73,7 @@ class _Flight:
 
     request: Request
     cancelled: bool = False
-    task: TaskHandle[None] | None = None
+    task: Cancellable | None = None
     batch: _Batch | None = None
     token: int | str | None = None
     """The caller's progress token."""
@@ -111,7 +109,7 @@ class Session:
         id: str,
         connection: Connection,
         house: House,
-        tasks: TaskGroup,
+        tasks: Tasks,
         gone: Callable[[Session], object] = lambda _: None,
     ) -> None:
         """`gone` is called when the conversation is over and recorded."""
@@ -428,7 +426,6 @@ class Session:
             except InterposerError as fault:
                 log.warning("the end of %s could not be recorded: %s", self.id, fault)
             self._gone(self)
-
 
     async def _landed(self) -> None:
         if self._flights:

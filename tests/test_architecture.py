@@ -18,10 +18,34 @@ FLOORS: list[list[str]] = [
     ["display", "lifecycle", "chain", "ballot", "arguments", "policy", "masking", "wire"],
     ["ports"],
     ["pages", "catalogue", "journal", "docket", "desk", "broker", "replies", "session", "recovery", "replay", "admin"],
-    ["clock", "pins", "facts", "callers", "transports", "upstreams", "records", "secrets", "channels", "boundary"],
+    [
+        "clock",
+        "crew",
+        "pins",
+        "facts",
+        "callers",
+        "transports",
+        "upstreams",
+        "records",
+        "secrets",
+        "channels",
+        "boundary",
+    ],
     ["config", "standing", "state", "app", "shim", "cli", "__main__"],
 ]
-APART = {"clock", "pins", "facts", "callers", "transports", "upstreams", "records", "secrets", "channels", "boundary"}
+APART = {
+    "clock",
+    "crew",
+    "pins",
+    "facts",
+    "callers",
+    "transports",
+    "upstreams",
+    "records",
+    "secrets",
+    "channels",
+    "boundary",
+}
 """On floor 4 nobody imports a neighbour."""
 PACKAGES: list[set[str]] = [
     {"msgspec"},  # docs/adr/0001

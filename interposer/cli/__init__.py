@@ -60,9 +60,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; exit codes are those of the reference (docs/reference/cli.md)."""
     try:
-        cli.main(standalone_mode=False, prog_name="interposer")
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        # Without standalone mode click returns the code of `ctx.exit`, `--help` and `--version`.
+        code = cli.main(standalone_mode=False, prog_name="interposer")
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

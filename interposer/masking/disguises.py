@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from interposer.canonical import Malformed, encode, parse
 from interposer.model import Json
 
+from .detectors.detector import Words
+
 _HEX = frozenset("0123456789abcdefABCDEF")
 _ESCAPED = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+"
     r"|\\(?:u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2}))"
     r"|&#(?:[xX]([0-9A-Fa-f]{1,6})|([0-9]{1,7}));"
     r"|&(commat|period|colon|lowbar|hyphen|amp|quot|num|plus|sol|equals);"
+)
+_TRACES = Words(
+    r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f{]|\\x[0-9A-Fa-f]{2}|&#[0-9xX]"
+    r"|&(?:commat|period|colon|lowbar|hyphen|amp|quot|num|plus|sol|equals);"
 )
 _NAMED = {
     "commat": "@", "period": ".", "colon": ":", "lowbar": "_", "hyphen": "-", "amp": "&", "quot": '"', "num": "#",
@@ -54,7 +60,7 @@ class Reading:
 
 def may_be_escaped(text: str) -> bool:
     """A cheap question first: most texts hold no trace of an escape."""
-    return "%" in text or ("\\" in text and ("\\u" in text or "\\x" in text)) or ("&" in text and ";" in text)
+    return ("%" in text or "\\" in text or "&" in text) and _TRACES.within(text)
 
 
 def unescape(text: str) -> Reading | None:

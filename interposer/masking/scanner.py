@@ -16,7 +16,7 @@ from re2 import _re2
 from .detectors.assigned import NAME as SECRET
 from .detectors.detector import ALWAYS, Detector, Finding
 
-_RUN = r"[A-Za-z0-9+/_\-]{40,}"
+_RUN = r"\b[A-Za-z0-9+/_\-]{40,}"
 _RUN_SHAPE = re.compile(r"[A-Za-z0-9+/_\-]{40,}={0,2}", re.ASCII)
 _MEMORY_BYTES = 48 << 20
 _LONG = 40
@@ -26,6 +26,8 @@ _PATIENCE = 127
 """The clock is asked once for so many candidates (a mask of bits)."""
 _SHORT = 512
 """A refused candidate of up to this length is searched again from its second character."""
+_OVERLAP = 48
+"""How far back the next piece of a long run of digits begins."""
 _FOLDED = re.compile("[\u00a0\u2000-\u200a\u2010-\u2015\u202f\u205f\u2212\u3000\ufe58\ufe63\uff01-\uff5e]")
 _UNANCHORED = _re2.RE2.Anchor.UNANCHORED
 
@@ -55,24 +57,31 @@ def _compile(patterns: Sequence[str]) -> Callable[[object, bytes, int, int], lis
 class _Bucket:
     """The detectors whose candidates can begin with one character, asked in order by one pattern."""
 
-    __slots__ = ("detectors", "match")
+    __slots__ = ("_rests", "detectors", "match")
 
-    def __init__(self) -> None:
-        self.detectors: list[Detector] = []
+    def __init__(self, detectors: Sequence[Detector] = ()) -> None:
+        self.detectors = list(detectors)
         self.match: Callable[[str, int], re.Match[str] | None] = self._compiled
         """The first candidate at a place; `lastindex` is the number of its detector, counted from one."""
+        self._rests: dict[int, _Bucket] = {}
 
     def _compiled(self, text: str, at: int) -> re.Match[str] | None:
-        pattern = "|".join(f"({detector.anchor})" for detector in self.detectors)
+        pattern = "|".join(f"({detector.shape or detector.anchor})" for detector in self.detectors)
         self.match = re.compile(pattern or r"(?!)", re.ASCII).match
         return self.match(text, at)
 
     def others(self, text: str, at: int, number: int) -> Iterator[tuple[Detector, int]]:
         """The candidates at this place after the detector of that number."""
-        for detector in self.detectors[number:]:
-            match = re.compile(detector.anchor, re.ASCII).match(text, at)
-            if match is not None:
-                yield detector, match.end()
+        bucket = self
+        while number < len(bucket.detectors):
+            rest = bucket._rests.get(number)
+            if rest is None:
+                rest = bucket._rests[number] = _Bucket(bucket.detectors[number:])
+            match = rest.match(text, at)
+            if match is None:
+                return
+            bucket, number = rest, match.lastindex or 1
+            yield rest.detectors[number - 1], match.end()
 
 
 _NO_BUCKET = _Bucket()
@@ -184,20 +193,23 @@ class Scan:
         position = hit.lastindex or 1
         detector = bucket.detectors[position - 1]
         found = detector.inspect(text, start - offset, hit.end() - offset, context)
-        whole = detector.whole
+        used = hit.end() if detector.whole else 0
         if not found:
             for other, stop in bucket.others(self._flat, start, position):
-                whole = whole or other.whole
+                used = stop if other.whole else used
                 found = other.inspect(text, start - offset, stop - offset, context)
                 if found:
                     break
+        if used and used < end:
+            # The run goes on: what straddles the cut is seen from the next piece.
+            used = max(start + 1, used - _OVERLAP)
         if not found:
-            return end if whole or end - start > _SHORT else start + 1
+            return used or (end if end - start > _SHORT else start + 1)
         if found[0][2] == SECRET:
             found = [self._named(finding, text, offset, context) for finding in found]
         self.findings.setdefault(number, []).extend(found)
         reached = offset + found[-1][1]
-        return max(reached, end) if whole else max(reached, start + 1)
+        return max(reached, used, start + 1)
 
     def _named(self, finding: Finding, text: str, offset: int, context: str) -> Finding:
         """A secret that was found by the word before it, under its own name if it has one."""

@@ -34,8 +34,9 @@ BUSY_S = 1.0
 PROBE_BYTES = 2 * PAYLOAD_LIMIT
 _BUSY_STEP_S = 0.005
 _PROBE_EVERY_S = 1.0
-_CHECKPOINT_AFTER = 2_000
-"""Roughly pages in the write-ahead log."""
+_CHECKPOINT_AFTER = 1_000
+"""Roughly pages in the write-ahead log. A flush that makes the log longer costs a third more than one that does not, so
+it is kept short, and begins anew in its own space."""
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _OPENED, _CLOSED, _ASKED, _INTENDED = Kind.SESSION_OPENED, Kind.SESSION_CLOSED, Kind.ASKED, Kind.INTENDED
 _KNOWN_SUBJECTS = 10_000
@@ -68,14 +69,14 @@ class _Batch:
         self._boottime = boottime
         self._start = (sealer.seq, sealer.head)
         self.events: list[tuple[Any, ...]] = []
-        self.payloads: list[tuple[int, bytes | None, bytes | None]] = []
+        self.payloads: list[tuple[int, bytes, bytes]] = []
         self.records: list[tuple[int, str, Record]] = []
 
     def chain(self, record: Record) -> int:
         link = self._sealer.seal(record, self._boottime)
         row = link.row
         self.events.append((*row, link.previous, link.hash))
-        if link.payload is not None:
+        if link.salt is not None and link.payload is not None:
             self.payloads.append((row.seq, link.salt, link.payload))
         self.records.append((row.seq, row.principal, record))
         return row.seq
@@ -141,6 +142,13 @@ class Ledger:
         """Whether both files are the ones opened: in WAL mode a removed file takes every write and keeps none."""
         return not self.broken and self._in_place(note=False)
 
+    def _log_is_whole(self) -> bool:
+        """Asked before a commit, which would make a log that was cut look long enough again."""
+        try:
+            return os.stat(self._wal).st_size >= self._wal_bytes
+        except OSError:
+            return False
+
     def _in_place(self, *, note: bool) -> bool:
         """`note`: remember the sizes. Neither file ever shrinks while it is open: checkpoints are passive and nothing
         vacuums."""
@@ -188,7 +196,7 @@ class Ledger:
     def commit(self, jobs: Sequence[Job], *, patient: bool = True) -> list[Any]:
         """One result per job, in order: the sequence number of a record, what a work returned, or the exception that
         the job is to raise. Not patient: `Busy` at once where another process holds the database."""
-        if not self._in_place(note=False):
+        if not self._log_is_whole():
             self.broken = self.broken or _GONE
         if self.broken or (self._full_until and not self._room_again()):
             return [RecordFault(self.broken or "the disk that holds the record is full")] * len(jobs)
@@ -279,7 +287,7 @@ class Ledger:
                 subjects.add(pseudonym)
         if len(self._subjects) > _KNOWN_SUBJECTS:
             self._subjects.clear()
-        self._weight += 3 + len(batch.events)
+        self._weight += 3 + len(batch.events) // 4 + (sum(len(body) for _, _, body in batch.payloads) >> 12)
 
     # Faults
 

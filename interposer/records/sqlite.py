@@ -35,6 +35,8 @@ _Waiting: TypeAlias = "list[tuple[asyncio.Future[Any], Job]]"
 LIMIT_WAITING = 65_536
 """Jobs that may wait; more are refused, so that a dying disk costs no more than this memory."""
 
+_FAILED = "the record's writer has failed"
+
 
 def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -54,6 +56,8 @@ class SqliteRecordStore:
         """The ledger is in somebody's hands."""
         self._flushing = False
         self._closed = False
+        """Nothing more is taken."""
+        self._released = False
         self._inbox: SimpleQueue[tuple[asyncio.AbstractEventLoop, _Waiting] | None] = SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="interposer-record", daemon=True)
         self._writer.start()
@@ -109,10 +113,10 @@ class SqliteRecordStore:
         return not self._closed and self._ledger.in_place()
 
     async def aclose(self) -> None:
-        if self._closed:
+        if self._released:
             return
-        self._closed = True
-        if self._queue or self._busy:
+        self._closed = self._released = True
+        if self._writer.is_alive() and (self._queue or self._busy):
             with contextlib.suppress(RecordFault):  # whoever waited has been told
                 await self._enqueue(lambda _db, _chain: None)
         self._inbox.put(None)
@@ -151,26 +155,40 @@ class SqliteRecordStore:
                 return
             batch, self._queue = self._queue, []
             self._busy = True
-        if len(batch) == 1 and self._ledger.lonely(batch[0][1]) and not self._ledger.checkpoint_due:
+        if len(batch) != 1 or not self._ledger.lonely(batch[0][1]) or self._ledger.checkpoint_due:
+            self._inbox.put((loop, batch))
+            return
+        results: list[Any] = [RecordFault(_FAILED)]
+        try:
             results = self._ledger.commit([batch[0][1]], patient=False)
-            if not isinstance(results[0], Busy):
+        finally:
+            if isinstance(results[0], Busy):
+                self._inbox.put((loop, batch))
+            else:
                 with self._hand:
                     self._busy = False
                 _settle(batch, results)
-                return
-        self._inbox.put((loop, batch))
 
     # The writer's side
 
     def _write(self) -> None:
-        while (parcel := self._inbox.get()) is not None:
-            loop, batch = parcel
-            while batch:
-                results = self._ledger.commit([job for _, job in batch])
-                _hand_back(loop, batch, results)
-                if self._ledger.checkpoint_due:
-                    self._ledger.checkpoint()
-                batch = self._next()
+        loop: asyncio.AbstractEventLoop | None = None
+        batch: _Waiting = []
+        try:
+            while (parcel := self._inbox.get()) is not None:
+                loop, batch = parcel
+                while batch:
+                    results = self._ledger.commit([job for _, job in batch])
+                    _hand_back(loop, batch, results)
+                    if self._ledger.checkpoint_due:
+                        self._ledger.checkpoint()
+                    batch = self._next()
+        finally:
+            # Reached with a batch only by an error of ours: nobody is left waiting, and nothing more is taken.
+            self._closed = True
+            if loop is not None:
+                waiting = [*batch, *self._next()]
+                _hand_back(loop, waiting, [RecordFault(_FAILED)] * len(waiting))
 
     def _next(self) -> _Waiting:
         with self._hand:

@@ -16,7 +16,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from io import FileIO
 
+from interposer.display import printable
 from interposer.wire.framing import LineFramer
 
 LEASH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "leash.py")
@@ -57,52 +59,49 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._gone = self._loop.create_future()
         self._process: subprocess.Popen[bytes] | None = None
-        self._leash = -1
+        self._leash: FileIO | None = None
         self._pidfd = -1
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
         self._stderr: asyncio.ReadTransport | None = None
-        self._stdout_ended = False
+        self._streams = 2
+        """Of stdout and stderr, those that have not ended."""
         self._exit_seen = False
 
     async def start(self, command: Sequence[str], environment: Mapping[str, str], cwd: str | None) -> None:
         """Raises `OSError` when no process can be had. A command that cannot be run ends with status 127."""
-        loop = self._loop
-        ours_in, its_in = socket.socketpair()
-        ours_out, its_out = socket.socketpair()
-        errors, its_errors = os.pipe()
-        held, self._leash = os.pipe()
-        try:
+        stdin, stdout, stderr = self._spawn(command, environment, cwd)
+        said = _Reading(self._errors.received, self._stderr_closed)
+        answered = _Reading(self._received, self._stdout_closed)
+        self._stderr, _ = await self._loop.connect_read_pipe(lambda: said, stderr)
+        self._stdout, _ = await self._loop.connect_accepted_socket(lambda: answered, stdout)
+        self._stdin, _ = await self._loop.connect_accepted_socket(asyncio.Protocol, stdin)
+
+    def _spawn(
+        self, command: Sequence[str], environment: Mapping[str, str], cwd: str | None
+    ) -> tuple[socket.socket, socket.socket, FileIO]:
+        """Our ends of its stdin, stdout and stderr; where something fails, every end is closed again."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as its:
+            stdin, its_stdin = _sockets(ours, its)
+            stdout, its_stdout = _sockets(ours, its)
+            stderr, its_stderr = _pipe(ours, its)
+            held, leash = _pipe(its, ours)
             # One vfork and exec, 1 ms: not worth a thread. The leash needs no PATH, so nobody can put another in place.
-            self._process = subprocess.Popen(  # noqa: ASYNC220, S603
-                [sys.executable, "-I", "-S", LEASH, str(held), *command],
-                stdin=its_in.fileno(),
-                stdout=its_out.fileno(),
-                stderr=its_errors,
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", "-S", LEASH, str(held.fileno()), *command],
+                stdin=its_stdin.fileno(),
+                stdout=its_stdout.fileno(),
+                stderr=its_stderr,
                 env=dict(environment),
                 cwd=cwd,
-                pass_fds=(held,),
+                pass_fds=(held.fileno(),),
                 start_new_session=True,
             )
-        except OSError:
-            ours_in.close()
-            ours_out.close()
-            os.close(errors)
-            os.close(self._leash)
-            self._leash = -1
-            raise
-        finally:
-            its_in.close()
-            its_out.close()
-            os.close(its_errors)
-            os.close(held)
-        self._pidfd = os.pidfd_open(self._process.pid)
-        loop.add_reader(self._pidfd, self._exited)
-        stdin, stdout = asyncio.Protocol(), _Reading(self._received, self._stdout_closed)
-        stderr = _Reading(self._errors.received, self._errors.flush)
-        self._stdin, _ = await loop.connect_accepted_socket(lambda: stdin, ours_in)
-        self._stdout, _ = await loop.connect_accepted_socket(lambda: stdout, ours_out)
-        self._stderr, _ = await loop.connect_read_pipe(lambda: stderr, os.fdopen(errors, "rb", buffering=0))
+            self._pidfd = os.pidfd_open(self._process.pid)
+            self._loop.add_reader(self._pidfd, self._exited)
+            self._leash = leash
+            ours.pop_all()
+        return stdin, stdout, stderr
 
     @property
     def pid(self) -> int:
@@ -153,9 +152,8 @@ class Child:
 
     def kill(self) -> None:
         """Let go of the leash: it ends the whole group within its grace and sweeps up."""
-        if self._leash >= 0:
-            os.close(self._leash)
-            self._leash = -1
+        if self._leash is not None:
+            self._leash.close()
 
     async def _waited(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -175,16 +173,23 @@ class Child:
         # Before the leash is reaped: until then nobody else can have its number.
         self._signal(signal.SIGKILL)
         self._exit_seen = True
-        if self._stdout_ended:
-            self._finish()
-        else:
+        if self._streams:
             self._loop.call_later(1.0, self._finish)
+        else:
+            self._finish()
 
     def _stdout_closed(self) -> None:
         """No stdout, no answers: whatever still runs is ended. The rest happens when it has."""
-        self._stdout_ended = True
         self.kill()
-        if self._exit_seen:
+        self._stream_closed()
+
+    def _stderr_closed(self) -> None:
+        self._errors.flush()
+        self._stream_closed()
+
+    def _stream_closed(self) -> None:
+        self._streams -= 1
+        if self._exit_seen and not self._streams:
             self._finish()
 
     def _finish(self) -> None:
@@ -198,6 +203,16 @@ class Child:
         if self._stdin is not None:
             self._stdin.abort()
         self._ended(self._process.wait())
+
+
+def _sockets(ours: contextlib.ExitStack, its: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    near, far = socket.socketpair()
+    return ours.enter_context(near), its.enter_context(far)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
+    read, write = os.pipe()
+    return reader.enter_context(FileIO(read, "r")), writer.enter_context(FileIO(write, "w"))
 
 
 class _Errors:
@@ -234,6 +249,6 @@ class _Errors:
         if self._spent > _STDERR_BYTES_PER_S:
             self._dropped += len(text)
             return
-        masked = self._mask(text)
+        masked = printable(self._mask(text))
         self.tail.append(masked)
         self._line(masked)

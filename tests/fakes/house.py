@@ -125,10 +125,11 @@ async def indoors(
     masker: Masker | None = None,
     limits: Limits | None = None,
     page: int = 250,
+    store: MemoryRecordStore | None = None,
     hold_by_client: Mapping[str, float] | None = None,
 ) -> AsyncIterator[Indoors]:
     """A broker with one echoing upstream and a policy that allows everything, where nothing else is given."""
-    clock, store, ids = HandClock(), MemoryRecordStore(), count()
+    clock, store, ids = HandClock(), store or MemoryRecordStore(), count()
     text = policy or rules("allow *")
     standing: list[PolicyDecisionPoint] = [engine.load(text, "policy.yaml") if isinstance(text, str) else text]
     masker = masker or Engine()

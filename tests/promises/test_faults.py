@@ -100,7 +100,7 @@ async def test_masker_that_breaks_withholds(fault: Exception, monkeypatch: pytes
             raise fault
         return real(value, known)
 
-    real = engine.Collected
+    real: Any = vars(engine)["Collected"]
 
     async with indoors(upstreams=[MemoryUpstream("fake", {"echo": (definition(), answer)})]) as broker:
         agent = broker.join()

@@ -82,7 +82,7 @@ class Harness:
             "FROM events e LEFT JOIN payloads p ON p.seq = e.seq ORDER BY e.seq"
         )
         with closing(sqlite3.connect(f"file:{self.record}?mode=ro", uri=True)) as record:
-            return [Row(*found, payload=json.loads(body or "null")) for *found, body in record.execute(query)]
+            return [Row._make([*row[:6], json.loads(row[6] or "null")]) for row in record.execute(query)]
 
     def verified(self) -> bool:
         command = [*COMMAND, "record", "verify", "--record", str(self.record)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +111,54 @@ def test_a_write_that_fails_is_a_fault_and_loses_nothing_acknowledged(tmp_path: 
     else:
         assert acknowledged(lines) == set()
     assert acknowledged(lines) <= (recorded(path) if acknowledged(lines) else set())
+
+
+FAILING_SYNC = """
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int left = -1;
+static int sync_or_fail(void) {
+    if (left < 0) left = atoi(getenv("SYNCS_BEFORE_FAULT"));
+    if (left-- > 0) return 0;
+    left = 0;
+    errno = EIO;
+    return -1;
+}
+int fsync(int fd) { (void)fd; return sync_or_fail(); }
+int fdatasync(int fd) { (void)fd; return sync_or_fail(); }
+"""
+
+
+@pytest.fixture(scope="module")
+def failing_sync(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("making fsync fail needs a C compiler (cc)")
+    folder = tmp_path_factory.mktemp("sync")
+    (folder / "sync.c").write_text(FAILING_SYNC)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "sync.so", "sync.c"], cwd=folder, check=True)
+    return folder / "sync.so"
+
+
+@pytest.mark.parametrize("waiting", [1, 8])
+@pytest.mark.parametrize("syncs", [12, 13, 20, 40])
+def test_a_flush_that_fails_ends_writing_for_good(
+    tmp_path: Path, failing_sync: Path, monkeypatch: pytest.MonkeyPatch, syncs: int, waiting: int
+) -> None:
+    """After a failed fsync nothing more is acknowledged, and what was acknowledged before is there (F10)."""
+    path = tmp_path / "record.db"
+    monkeypatch.setenv("LD_PRELOAD", str(failing_sync))
+    monkeypatch.setenv("SYNCS_BEFORE_FAULT", str(syncs))
+    with writer(path, waiting, 100) as process:
+        assert process.stdout is not None
+        lines = [line.strip() for line in process.stdout]
+    first_fault = next(number for number, line in enumerate(lines) if line.startswith("fault"))
+    assert acknowledged(lines[:first_fault]) == acknowledged(lines)
+    assert len(lines) - first_fault == waiting + 1
+    assert lines[-1] == "unhealthy"
+    monkeypatch.delenv("LD_PRELOAD")
+    assert acknowledged(lines) <= recorded(path)
 
 
 @pytest.fixture
@@ -216,6 +266,7 @@ async def test_a_healthy_store_stays_healthy_through_checkpoints_and_readers(tmp
 
 READ = """
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from interposer.records.reader import RecordReader
@@ -358,3 +409,45 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes) -> 
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="cannot be opened"):
             SqliteRecordStore.open(path)
+
+
+async def test_an_error_of_ours_on_the_loops_own_thread_is_a_fault(tmp_path: Path) -> None:
+    """A record that is committed without the writer's thread is answered too, whatever happens."""
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, about: heard.append(about["exception"]))
+    store = SqliteRecordStore.open(tmp_path / "record.db", boottime=iter(()).__next__)
+    with anyio.fail_after(5):
+        for _ in range(2):
+            with pytest.raises(RecordFault, match="writer has failed"):
+                await store.append(record())
+    assert [type(each) for each in heard] == [StopIteration, StopIteration]
+    await store.aclose()
+
+
+async def test_a_writer_that_dies_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of our own ends in a fault for everybody, never in silence."""
+    seen: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    broken = iter([1.0])
+    store = SqliteRecordStore.open(tmp_path / "record.db", boottime=lambda: next(broken))
+    faults: list[RecordFault] = []
+
+    async def append(number: int) -> None:
+        try:
+            await store.append(record(f"i{number}"))
+        except RecordFault as fault:
+            faults.append(fault)
+
+    with anyio.fail_after(5):
+        for _ in range(2):
+            async with anyio.create_task_group() as tasks:
+                for number in range(3):
+                    tasks.start_soon(append, number)
+    assert len(faults) == 3
+    assert not store.healthy()
+    with pytest.raises(RecordFault):
+        await store.append(record("later"))
+    await store.aclose()
+    assert len(seen) == 1
+    again = SqliteRecordStore.open(store.path)
+    await again.aclose()

@@ -272,6 +272,13 @@ async def test_stderr_is_masked_before_it_is_logged() -> None:
         assert rig.log == ["[REDACTED] now"]
 
 
+async def test_stderr_cannot_drive_a_terminal() -> None:
+    """Escape sequences are logged by their code points."""
+    async with running(argv=("/bin/sh", "-c", r"printf '\033[2Jgone\n' >&2")) as rig:
+        assert isinstance(await rig.call("echo"), Failed)
+        assert set(rig.log) == {r"\x1b[2Jgone"}
+
+
 async def test_a_closed_upstream_fails_calls_unsent() -> None:
     """After `aclose` nothing starts again."""
     async with running() as rig:

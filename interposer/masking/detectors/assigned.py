@@ -12,7 +12,7 @@ from .detector import MARK, SECRETS, Detector, Finding, entropy
 NAME = "secret"
 _KEYWORDS = r"passw|passphrase|pwd|pass|secret|token|api|auth|credential|bearer|cookie|key"
 _ASSIGNMENT = re.compile(
-    rf"(?P<word>{_KEYWORDS})(?P<rest>[A-Za-z0-9_.\-]{{0,40}})"
+    rf"(?P<word>{_KEYWORDS})(?P<rest>[A-Za-z0-9_.\-]{{0,24}})"
     r"(?P<close>\\?[\"'`]|[\])]){0,3}"
     r"(?:[ \t]{0,4}(?:string|str|String)?[ \t]{0,4})"
     r"(?P<operator>(?::{0,3}=>?|\.=|\?=|\|\|:?|:=|=>|->|:|,|>|[\"'] value=)[ \t]*\n?\s{0,12})"
@@ -215,7 +215,7 @@ DETECTORS = (
         name=NAME,
         profile=SECRETS,
         anchor=(
-            rf"(?i:{_KEYWORDS})[A-Za-z0-9_.\-]{{0,40}}[ \"'\\`\t\])]{{0,4}}(?:string|String)?[ \"'\\`\t\])]{{0,4}}"
+            rf"(?i:{_KEYWORDS})[A-Za-z0-9_.\-]{{0,24}}[ \"'\\`\t\])]{{0,4}}(?:string|String)?[ \"'\\`\t\])]{{0,4}}"
             r"(?:=|:|,|>|\?|\.=|\|\||->| value)[=>:|, \"'\\`\t\r\n]{0,16}[A-Za-z0-9+/=_.~@!#$%^&*-][^\s\x00]{4}"
         ),
         starts="pPsStTaAcCbBkK",

@@ -42,6 +42,11 @@ class Detector:
     inspect: Inspect
     whole: bool = False
     """Whether a candidate is used up once it has been inspected: nothing else begins inside of it."""
+    shape: str = ""
+    """The whole of a candidate, for `re`, where the anchor is only its beginning; the anchor itself by default.
+
+    The search is fast as long as few candidates can be under way at once: an anchor has no long counted repeats, and
+    begins at the edge of a word where it can."""
     reach: int = 0
     """The length of the longest possible candidate; only the broker's own credentials need it."""
 

@@ -43,11 +43,11 @@ class Run:
         start, end = self.groups[first][0], self.groups[last][1]
         if start > 0:
             before = self.text[start - 1]
-            if before.isalpha() or before == "_":
+            if before.isalnum() or before == "_":
                 return False
             if before == "." and start > 1 and self.text[start - 2].isdigit() and first == last:
                 return False
         if end < len(self.text):
             after = self.text[end]
-            return not (after.isalpha() or after == "_")
+            return not (after.isalnum() or after == "_")
         return True

@@ -84,7 +84,7 @@ DETECTORS = (
     Detector(
         name=NAME,
         profile=PII,
-        anchor=r"[0-9A-Fa-f]{0,4}::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){5}[0-9A-Fa-f:]|[0-9A-Fa-f]{1,4}::",
+        anchor=r"::[0-9A-Fa-f]|\b(?:[0-9A-Fa-f]{1,4}:){5}[0-9A-Fa-f:]|[0-9A-Fa-f]::",
         starts="0123456789abcdefABCDEF:",
         inspect=inspect_v6,
     ),

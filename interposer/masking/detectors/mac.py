@@ -33,7 +33,7 @@ DETECTORS = (
     Detector(
         name=NAME,
         profile=PII,
-        anchor=r"(?:[0-9A-Fa-f]{2}[:\-]){5}[0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}",
+        anchor=r"\b(?:[0-9A-Fa-f]{2}[:\-]){5}[0-9A-Fa-f]{2}|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}",
         starts="0123456789abcdefABCDEF",
         inspect=inspect,
     ),

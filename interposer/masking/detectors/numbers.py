@@ -12,14 +12,21 @@ from . import cards, ip, phone, ssn
 from .detector import PII, Detector, Finding
 from .digits import Run
 
-_WHOLE = re.compile(r"[0-9](?:[ .()\-/]{0,3}[0-9])*", re.ASCII)
 _COMMON = re.compile(
     r"(?:([0-9]{14,16})|([0-9]{3}-[0-9]{2}-[0-9]{4})|((?:[1-9][0-9]{0,2}|0)(?:\.(?:[1-9][0-9]{0,2}|0)){3}))"
     r"(?![0-9A-Za-z_]|[ .()\-/]{1,3}[0-9])",
     re.ASCII,
 )
-_LIMIT = 4096
-"""Characters of one run that are looked at together; a longer one is looked at piece by piece."""
+_PROMISING = re.compile(
+    r"[0-9]{9}|[0-9]{4}[ .\-][0-9]{4,6}[ .\-][0-9]{2,5}|[0-9]{3}[ .\-][0-9]{2}[ .\-][0-9]{4}"
+    r"|[0-9]{3}[).\- ]{1,2}[0-9]{3}[ .\-][0-9]{4}|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+    re.ASCII,
+)
+"""A glance at a run: tables of small numbers are long, and hold nothing."""
+_MORE = re.compile(r"(?:[ .()\-/]{0,3}[0-9]){1,48}", re.ASCII)
+"""What follows a candidate tells whether it is a part of something longer."""
+_LONGEST_GROUP = 24
+_MOST_GROUPS = 8
 
 
 def _quick(text: str, start: int) -> list[Finding]:
@@ -48,13 +55,16 @@ def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
         start += 1
     elif found := _quick(text, start):
         return found
-    while start > 0 and text[start - 1].isdigit() and text[start - 1].isascii():
+    for _ in range(_LONGEST_GROUP):
+        if start == 0 or text[start - 1] not in "0123456789":
+            break
         start -= 1
-    whole = _WHOLE.match(text, start, start + _LIMIT)
-    if whole is None:
-        return []
-    run = Run(text, start, max(whole.end(), end) if whole.end() < start + _LIMIT else whole.end())
-    return ip.find(run) + cards.find(run, context) + ssn.find(run, context) + phone.find(run, context)
+    more = _MORE.match(text, end)
+    end = more.end() if more else end
+    run = Run(text, start, end)
+    if _PROMISING.search(text, start, end):
+        return ip.find(run) + cards.find(run, context) + ssn.find(run, context) + phone.find(run, context)
+    return phone.find(run, context) if len(run.groups) <= _MOST_GROUPS else []
 
 
 DETECTORS = (
@@ -63,11 +73,16 @@ DETECTORS = (
         profile=PII,
         anchor=(
             r"\+\(?[0-9](?:[ .()\-]{0,3}[0-9]){5,}"
-            r"|[0-9](?:[ .()\-]{0,2}[0-9]){8,}"
-            r"|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
+            r"|\b[0-9](?:[ .()\-]{0,2}[0-9]){8,}"
+            r"|\b[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
         ),
         starts="+0123456789",
         inspect=inspect,
         whole=True,
+        shape=(
+            r"\+\(?[0-9](?:[ .()\-]{0,3}[0-9]){5,}?(?:[ .()\-]{0,3}[0-9]){0,20}"
+            r"|[0-9](?:[ .()\-]{0,2}[0-9]){8,255}"
+            r"|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
+        ),
     ),
 )

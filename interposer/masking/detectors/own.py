@@ -42,13 +42,14 @@ def encodings(secret: str) -> list[str]:
 
 
 def _partly(secret: str) -> str:
-    """With any of its marks escaped, as URLs, HTML and quoted-printable (RFC 2045 §6.7) do it, and the rest as it is."""
+    """With any of its marks escaped as in URLs, HTML and quoted-printable (RFC 2045 §6.7), and the rest as it is."""
     return "".join(_literal(ch) if ch.isalnum() or not ch.isascii() else _written(ch) for ch in secret)
 
 
 def _written(mark: str) -> str:
     code = f"{ord(mark):02x}"
-    return f"(?:{_literal(mark)}|[%=]{code}|%25{code}|&#{ord(mark)};|&#x{code};|\\\\u00{code}|\\\\?{_literal(mark)})"
+    escapes = f"[%=]{code}|%25{code}|&#{ord(mark)};|&#x{code};|\\\\u00{code}"
+    return f"(?:{escapes}|\\\\?{_literal(mark)})"
 
 
 def _base64(raw: bytes, shift: int) -> tuple[str, ...]:

@@ -26,10 +26,10 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ("google_oauth_secret", "G", rf"GOCSPX-{_W}{{20,}}"),
     ("google_oauth_token", "y", rf"ya29\.{_W}{{20,}}"),
     ("google_refresh_token", "1", rf"1//0{_W}{{20,}}"),
-    ("azure_client_secret", "", r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}"),
+    ("azure_client_secret", "0123456789", r"[0-9]Q~[A-Za-z0-9_~.-]{31,34}"),
     ("azure_storage_key", "AS", r"(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{40,}={0,2}"),
     ("azure_signature", "sS", r"(?i:sig)=[A-Za-z0-9%+/]{40,}(?:%3[dD]|=)"),
-    ("azure_devops_token", "", r"[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{18}[A-Za-z0-9]{4,8}"),
+    ("azure_devops_token", "J", r"JQQJ99[A-Za-z0-9]{22,26}"),
     ("github_token", "g", rf"gh[pousr]_{_A}{{30,255}}|github_pat_[A-Za-z0-9_]{{30,255}}"),
     (
         "gitlab_token",
@@ -60,7 +60,7 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ("sendgrid_key", "S", r"SG\.[A-Za-z0-9=_.-]{40,}"),
     ("sendinblue_key", "x", rf"xkeysib-{_H}{{64}}-{_A}{{16}}"),
     ("mailgun_key", "kp", rf"(?:pub)?key-{_H}{{32}}"),
-    ("mailchimp_key", "", rf"{_H}{{32}}-us[0-9]{{1,2}}"),
+    ("mailchimp_key", "-", r"-us[0-9]{1,2}"),
     ("twilio_key", "SA", rf"(?:SK|AC){_H}{{32}}"),
     ("npm_token", "n", rf"npm_{_A}{{30,}}"),
     ("pypi_token", "p", rf"pypi-Ag{_W}{{40,}}"),
@@ -79,13 +79,13 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ("square_token", "sE", rf"sq0(?:atp|csp|idp)-{_W}{{22,}}|EAAA{_W}{{20,}}"),
     ("paypal_token", "a", rf"access_token\$(?:production|sandbox)\$[a-z0-9]{{16}}\${_H}{{32}}"),
     ("plaid_token", "a", rf"access-(?:sandbox|development|production)-{_UUID}"),
-    ("facebook_token", "E0123456789", rf"EAA[MC][A-Za-z0-9]{{60,}}|[0-9]{{15,16}}\|{_W}{{27,40}}"),
-    ("telegram_token", "0123456789", rf"[0-9]{{8,10}}:A{_W}{{34}}"),
+    ("facebook_token", "E0123456789", rf"EAA[MC][A-Za-z0-9]{{60,}}|[0-9]\|{_W}{{27,40}}"),
+    ("telegram_token", "0123456789", rf"[0-9]:A{_W}{{34}}"),
     ("linkedin_token", "W", r"WPL_AP[01]\.[A-Za-z0-9]{16}\.[A-Za-z0-9+/=]{8,}"),
     ("grafana_token", "ge", r"gl(?:c|sa)_[A-Za-z0-9+/_=-]{32,}|eyJrIjoi[A-Za-z0-9+/=]{40,}"),
     ("sentry_token", "s", rf"sntrys_[A-Za-z0-9+/=_-]{{40,}}|sntryu_{_H}{{60,}}"),
     ("vault_token", "hs", rf"hv[sbr]\.{_W}{{24,}}|s\.{_A}{{24}}"),
-    ("terraform_token", "", rf"{_A}{{14}}\.atlasv1\.[A-Za-z0-9_=-]{{60,}}"),
+    ("terraform_token", ".", r"\.atlasv1\.[A-Za-z0-9_=-]{60,}"),
     ("pulumi_token", "p", rf"pul-{_H}{{40}}"),
     ("linear_key", "l", rf"lin_(?:api|oauth)_{_A}{{32,}}"),
     ("notion_token", "ns", rf"ntn_{_A}{{40,}}|secret_{_A}{{43}}"),
@@ -98,11 +98,11 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ("planetscale_token", "p", r"pscale_(?:tkn|oauth|pw)_[A-Za-z0-9=._-]{30,}"),
     ("prefect_key", "p", rf"pnu_{_A}{{36}}"),
     ("readme_key", "r", r"rdme_[a-z0-9]{70}"),
-    ("supabase_key", "s", rf"sb(?:p_{_H}{{40}}|_secret_{_W}{{20,}})"),
+    ("supabase_key", "s", rf"sbp_{_H}{{40}}|sb_secret_{_W}{{20,}}"),
     ("scalingo_token", "t", rf"tk-us-{_W}{{40,}}"),
     ("shippo_token", "s", rf"shippo_(?:live|test)_{_H}{{40}}"),
     ("settlemint_token", "s", rf"sm_(?:aat|pat|sat)_{_A}{{16}}"),
-    ("sourcegraph_token", "s", rf"sgp_(?:(?:{_H}{{16}}|local)_)?{_H}{{40}}|slk_{_H}{{64}}"),
+    ("sourcegraph_token", "s", rf"sgp_{_H}{{16}}_{_H}{{40}}|sgp_local_{_H}{{40}}|sgp_{_H}{{40}}|slk_{_H}{{64}}"),
     ("typeform_token", "t", r"tfp_[A-Za-z0-9_.=-]{50,}"),
     ("easypost_key", "E", rf"EZ[AT]K{_A}{{54}}"),
     ("flutterwave_key", "F", r"FLW(?:PUBK|SECK)_?(?:TEST|LIVE)?-[A-Za-z0-9]{12,}(?:-X)?"),
@@ -114,7 +114,7 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ("infracost_key", "i", rf"ico-{_A}{{32}}"),
     ("intra42_secret", "s", rf"s-s4t2(?:ud|af)-{_H}{{64}}"),
     ("mapbox_token", "ps", rf"(?:pk|sk|tk)\.{_A}{{50,}}\.{_W}{{20,}}"),
-    ("maxmind_key", "", rf"{_A}{{6}}_{_A}{{29}}_mmk"),
+    ("maxmind_key", "_", r"_mmk"),
     ("octopus_key", "A", r"API-[A-Z0-9]{25,27}"),
     (
         "onepassword_key",
@@ -135,19 +135,37 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ),
     ("clickhouse_secret", "4", rf"4b1d{_A}{{38}}"),
     ("tailscale_key", "t", rf"tskey-[a-z]+-{_A}{{8,}}-{_A}{{16,}}"),
-    ("ngrok_key", "2", rf"2{_A}{{26}}_{_A}{{21}}"),
     ("netlify_token", "n", rf"nfp_{_A}{{36}}"),
     ("vercel_token", "v", rf"vc[pkira]_{_A}{{24,}}"),
     ("rollbar_contentful_token", "C", rf"CFPAT-{_W}{{43}}"),
     ("hubspot_token", "p", rf"pat-(?:na|eu)[0-9]-{_UUID}"),
     ("amazon_mws_token", "a", rf"amzn\.mws\.{_UUID}"),
     ("amazon_oauth_secret", "a", rf"amzn1\.oa2-cs\.v1\.{_H}{{40,}}"),
-    ("lob_key", "tl", rf"(?:live|test)_(?:pub_{_H}{{31}}|{_H}{{35}})"),
+    ("lob_key", "tl", rf"(?:live|test)_pub_{_H}{{31}}|(?:live|test)_{_H}{{35}}"),
 )
 
 
+# What stands before the part that the search looks for: a pattern that could begin anywhere would slow down everything.
+_LEADS = {
+    "azure_client_secret": re.compile(r"[A-Za-z0-9_~.]{3}$", re.ASCII),
+    "azure_devops_token": re.compile(r"[A-Za-z0-9]{52}$", re.ASCII),
+    "mailchimp_key": re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{32}$", re.ASCII),
+    "facebook_token": re.compile(r"(?<![0-9])[0-9]{14,15}$", re.ASCII),
+    "telegram_token": re.compile(r"(?<![0-9])[0-9]{7,9}$", re.ASCII),
+    "terraform_token": re.compile(r"[A-Za-z0-9]{14}$", re.ASCII),
+    "maxmind_key": re.compile(r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}$", re.ASCII),
+}
+
+
 def _inspector(name: str) -> Inspect:
+    lead = _LEADS.get(name)
+
     def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
+        if lead is not None and not text.startswith("EAA", start):
+            before = lead.search(text, max(0, start - 64), start)
+            if before is None:
+                return []
+            start = before.start()
         if start > 0 and (text[start - 1].isalnum() or text[start - 1] == "_"):
             return []
         if end < len(text) and text[end].isalnum():
@@ -168,8 +186,74 @@ def _drawn_at_random(tail: str) -> bool:
     return _DIGIT.search(tail) is not None or (tail.lower() != tail and tail.upper() != tail) or entropy(tail) > 2.4
 
 
-_EVERYWHERE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~."
+_COUNT = re.compile(r"\{([0-9]+)(?:,[0-9]*)?\}|[*+?]")
+_FEW = 8
+
+
+def _beginning(shape: str, *, edge: bool) -> str:
+    """The part of a shape that the search looks for: each alternative up to its first long repeat, and a bit of that."""
+    found = dict.fromkeys(_shortened(alternative) for alternative in _alternatives(shape))
+    return (r"\b" if edge else "") + "(?:" + "|".join(found) + ")"
+
+
+def _alternatives(shape: str) -> list[str]:
+    """A pattern, cut at the bars that are in no group."""
+    parts = [""]
+    for atom in _atoms(shape):
+        if atom == "|":
+            parts.append("")
+        else:
+            parts[-1] += atom
+    return parts
+
+
+def _shortened(pattern: str) -> str:
+    kept = ""
+    for atom in _atoms(pattern):
+        counts = [int(count) for count in re.findall(r"\{([0-9]+)", atom)]
+        if max(counts, default=0) > _FEW + 1:
+            count = None if atom.startswith("(") else re.search(r"\{[0-9]+(?:,[0-9]*)?\}$", atom)
+            return kept + (f"{atom[: count.start()]}{{{_FEW}}}" if count else "")
+        kept += atom
+    return kept
+
+
+def _atoms(pattern: str) -> list[str]:
+    """A pattern's characters, classes and groups, each with its repeat."""
+    atoms = []
+    at = 0
+    while at < len(pattern):
+        end = _end_of_atom(pattern, at)
+        count = _COUNT.match(pattern, end)
+        end = count.end() if count else end
+        atoms.append(pattern[at:end])
+        at = end
+    return atoms
+
+
+def _end_of_atom(pattern: str, at: int) -> int:
+    if pattern[at] == "\\":
+        return at + 2
+    if pattern[at] == "[":
+        return pattern.index("]", at) + 1
+    depth = 0
+    while True:
+        depth += {"(": 1, ")": -1}.get(pattern[at], 0)
+        at += 1
+        if depth == 0:
+            return at
+
+
+# Its first part has no mark that would tell it from a word, so the whole of it is looked for.
+_ANCHORS = {"discord_token": r"\b[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]"}
 DETECTORS = tuple(
-    Detector(name=name, profile=SECRETS, anchor=shape, starts=starts or _EVERYWHERE, inspect=_inspector(name))
+    Detector(
+        name=name,
+        profile=SECRETS,
+        anchor=_ANCHORS.get(name) or _beginning(shape, edge=name not in _LEADS),
+        starts=starts,
+        inspect=_inspector(name),
+        shape=shape,
+    )
     for name, starts, shape in _SHAPES
 )

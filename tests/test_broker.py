@@ -1,0 +1,227 @@
+"""The enforcement point: the order of its steps, seen from the record and from the upstream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from interposer.errors import ApprovalPending, Denied, InvalidArguments, Unauthenticated, UnknownSkill
+from interposer.model import Answered, Caller, Failed, InDoubt, JsonObject, Kind, Progress, Record
+from interposer.records.memory import MemoryRecordStore
+from interposer.upstreams.memory import MemoryUpstream
+from tests.fakes.house import BEN, OPERATOR, definition, echo, echoing, indoors, rules, said
+
+CARD = "4111 1111 1111 " + "1111"
+ASK = rules("ask fake.*")
+
+
+def serving(skill: Any, **more: Any) -> MemoryUpstream:
+    return MemoryUpstream("fake", {"echo": (definition(**more), skill)})
+
+
+async def test_allowed_call_is_intended_and_answered() -> None:
+    """An allowed call is on record before and after it was made."""
+    fake = echoing()
+    async with indoors(upstreams=[fake]) as broker:
+        carried = await broker.invoke({"text": "hi"})
+    assert carried.masked.value == said("hi")
+    assert carried.outcome is Answered
+    assert broker.kinds() == ["intended", "answered"]
+    assert fake.called[0].permit.invocation.canonical == b'{"text":"hi"}'
+
+
+async def test_denied_call_is_recorded_with_its_rule() -> None:
+    """A denied call is not made; the record names the rule and the policy, the caller the rule's message."""
+    fake = echoing()
+    policy = "version: 1\nrules: [{id: never, effect: deny, skills: [fake.echo], message: Ask Kim.}]\n"
+    listed = policy.replace("rules: [", "rules: [{id: a, effect: allow, skills: [fake.echo]}, ").replace(
+        "skills: [fake.echo], message", "skills: [fake.echo], arguments: {required: [text]}, message"
+    )
+    async with indoors(listed, [fake]) as broker:
+        with pytest.raises(Denied) as denied:
+            await broker.invoke({"text": "hi"})
+        policy_digest = broker.standing[-1].digest
+    assert (denied.value.rule, denied.value.public) == ("never", "Ask Kim.")
+    (row,) = broker.rows(Kind.REFUSED)
+    assert "never" in row.rules
+    assert row.policy == policy_digest
+    assert not fake.called
+
+
+async def test_unknown_caller_gets_nothing() -> None:
+    """A peer without a principal is refused before anything is looked up."""
+    fake = echoing()
+    async with indoors(upstreams=[fake]) as broker:
+        with pytest.raises(Unauthenticated):
+            await broker.invoke(caller=Caller("unix", uid=4711))
+    assert broker.rows(Kind.REFUSED)[0].code == "unauthenticated"
+    assert not fake.called
+
+
+async def test_arguments_are_checked_before_any_human_is_bothered() -> None:
+    """Arguments that do not fit open no question."""
+    async with indoors(ASK) as broker:
+        with pytest.raises(InvalidArguments):
+            await broker.invoke({"text": 5})
+        assert not await broker.desk.pending()
+    assert broker.kinds() == ["refused"]
+
+
+async def test_card_number_is_masked_on_the_way_back_and_in_the_record() -> None:
+    """Personal data in arguments and results reaches neither the caller nor the record."""
+    async with indoors() as broker:
+        carried = await broker.invoke({"text": f"card {CARD}"})
+    assert CARD not in str(carried.masked.value)
+    assert all(CARD.encode() not in (record.payload or b"") for record in broker.store.records)
+
+
+async def test_failed_call_says_that_nothing_ran() -> None:
+    """An upstream that refused the request is an outcome of its own."""
+
+    async def fails(_: JsonObject) -> Failed:
+        return Failed("no", {"code": -32602, "message": "bad"})
+
+    async with indoors(upstreams=[serving(fails)]) as broker:
+        carried = await broker.invoke()
+    assert carried.outcome is Failed
+    assert broker.kinds() == ["intended", "failed"]
+
+
+async def test_cancelled_call_is_recorded_in_doubt() -> None:
+    """A call that its caller gives up after it was sent is in doubt on record."""
+    began = anyio.Event()
+
+    async def never(_: JsonObject) -> JsonObject:
+        began.set()
+        await anyio.sleep_forever()
+        return {}
+
+    async with indoors(upstreams=[serving(never)]) as broker, anyio.create_task_group() as tasks:
+        tasks.start_soon(broker.invoke)
+        with anyio.fail_after(5):
+            await began.wait()
+        tasks.cancel_scope.cancel()
+    assert broker.kinds() == ["intended", "in_doubt"]
+
+
+class SlowStore(MemoryRecordStore):
+    """A store whose rows of one kind take until the test says so; once handed over they are written, whoever waits."""
+
+    def __init__(self, slow: Kind) -> None:
+        super().__init__()
+        self.slow = slow
+        self.reached = anyio.Event()
+        self.go = anyio.Event()
+
+    async def append(self, record: Record) -> int:
+        seq = await super().append(record)
+        if record.kind is self.slow:
+            self.reached.set()
+            await self.go.wait()
+        return seq
+
+
+@pytest.mark.parametrize("slow", [Kind.INTENDED, Kind.ANSWERED])
+async def test_caller_that_leaves_while_a_row_is_written_loses_no_outcome(slow: Kind) -> None:
+    """Whenever a caller leaves, the call has exactly one end on record, and the journal forgets it."""
+    store = SlowStore(slow)
+    async with indoors(store=store) as broker, anyio.create_task_group() as tasks:
+        tasks.start_soon(broker.invoke)
+        with anyio.fail_after(5):
+            await store.reached.wait()
+            tasks.cancel_scope.cancel()
+            store.go.set()
+    ends = [kind for kind in broker.kinds() if kind != "intended"]
+    assert ends in (["in_doubt"], ["answered"])
+    assert not broker.house.journal._reached
+
+
+async def test_progress_comes_back_masked() -> None:
+    """What an upstream says on the way is masked like its answer."""
+    told: list[Progress] = []
+
+    class Talking(MemoryUpstream):
+        async def call(self, intent: Any, on_progress: Any) -> Any:
+            on_progress(Progress(f"charging {CARD}", 1, 2))
+            return await super().call(intent, None)
+
+    async with indoors(upstreams=[Talking("fake", {"echo": (definition(), echo)})]) as broker:
+        await broker.invoke(on_progress=told.append)
+    (progress,) = told
+    assert (progress.progress, progress.total) == (1, 2)
+    assert CARD not in (progress.message or "")
+    assert "charging" in (progress.message or "")
+
+
+async def test_masked_result_that_breaks_its_schema_is_withheld() -> None:
+    """A structured result that masking would make untrue to its advertised schema is withheld, not bent."""
+
+    async def card(_: JsonObject) -> JsonObject:
+        return {"content": [], "structuredContent": {"pan": int(CARD.replace(" ", ""))}}
+
+    schema = {"type": "object", "properties": {"pan": {"const": 5}}, "required": ["pan"]}
+    async with indoors(upstreams=[serving(card, outputSchema=schema)]) as broker:
+        carried = await broker.invoke()
+        shown = broker.catalogue.offers()[0].shown["outputSchema"]
+    assert carried.withheld or shown != schema
+    assert CARD.replace(" ", "") not in str(carried.masked.value)
+
+
+async def test_labels_are_put_on_the_session_by_answers_and_in_doubt() -> None:
+    """Untrusted text taints the session, also when the answer may or may not have come; a failed call does not."""
+    for outcome, tainted in [(said("x"), True), (InDoubt("gone"), True), (Failed("no"), False)]:
+
+        async def answers(_: JsonObject, outcome: Any = outcome) -> Any:
+            return outcome
+
+        policy = rules("allow fake.*") + "obligations: [{skills: [fake.echo], labels: [untrusted]}]\n"
+        async with indoors(policy, [serving(answers)]) as broker:
+            await broker.invoke()
+            assert broker.facts.facts("s_1").labels == (frozenset({"untrusted"}) if tainted else frozenset())
+
+
+async def test_rate_limit_refuses_without_a_lecture() -> None:
+    """Beyond its rate a call is refused and may be repeated later."""
+    policy = rules("allow fake.*") + "obligations: [{skills: [fake.echo], rate: 2/min}]\n"
+    async with indoors(policy) as broker:
+        await broker.invoke()
+        await broker.invoke()
+        with pytest.raises(Denied, match="rate limit") as denied:
+            await broker.invoke()
+        assert denied.value.name == "rate_limited"
+        broker.clock.time_s += 61
+        await broker.invoke()
+
+
+async def test_approved_call_is_judged_again() -> None:
+    """A yes does not outlive a policy that now says no, nor a skill that changed, nor a caller that is another."""
+    fake = echoing()
+    async with indoors(ASK, [fake]) as broker:
+        with pytest.raises(ApprovalPending) as pending:
+            await broker.invoke()
+        await broker.desk.vote(pending.value.question, OPERATOR, True)
+        broker.decree(rules("allow fake.other"))
+        with pytest.raises(UnknownSkill):
+            await broker.invoke()
+        broker.decree(ASK)
+        with pytest.raises(ApprovalPending):
+            await broker.invoke(caller=BEN)
+    assert not fake.called
+
+
+async def test_caller_that_leaves_while_a_human_thinks_is_withdrawn() -> None:
+    """A call that is given up before the answer is withdrawn, and so is its question."""
+    async with indoors(ASK) as broker, anyio.create_task_group() as tasks:
+
+        async def asks() -> None:
+            await broker.invoke(hold_s=60.0)
+
+        tasks.start_soon(asks)
+        with anyio.fail_after(5):
+            while not await broker.desk.pending():
+                await broker.desk.changes(broker.desk.revision, 1.0)
+        tasks.cancel_scope.cancel()
+    assert broker.kinds()[-1] in ("withdrawn", "question_withdrawn")
+    assert {"asked", "question_opened", "withdrawn", "question_withdrawn"} == set(broker.kinds())

@@ -1,0 +1,120 @@
+"""interposer.yaml: read strictly, every problem at once, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interposer import config
+from interposer.errors import ConfigurationError
+
+WRONG = """\
+version: 1
+policiy: x
+upstreams:
+  9a: {command: []}
+  b: {command: [x], credential: {env: "a b", source: foo}, start_timeout: 5}
+listen:
+  tcp: {port: 70000}
+callers: [{uid: -1, subject: a}]
+approvals: {hold: 4}
+"""
+
+EXPECTED = {
+    (2, "unknown key"),
+    (4, "a letter, then"),
+    (4, "at least one entry"),
+    (5, "environment variable"),
+    (5, "file:PATH"),
+    (5, "a valid string"),
+    (7, "missing"),
+    (7, "from 0 to 65535"),
+    (8, "from 0 to"),
+    (9, "a valid string"),
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "interposer.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_problem_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
+    """An operator repairs a file in one go."""
+    with pytest.raises(ConfigurationError) as refused:
+        config.load(write(tmp_path, WRONG))
+    found = refused.value.problems
+    for line, said in EXPECTED:
+        assert any(problem.line == line and said in problem.message for problem in found), (line, said)
+    assert all(problem.column > 0 for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version: 1\nversion: 1\n", "already there"),
+        ("version: 2\n", "from 1 to 1"),
+        ("version: '1'\n", "valid integer"),
+        ("", "empty"),
+        ("[1", "not YAML"),
+    ],
+)
+def test_a_file_that_could_be_misread_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """Nothing is guessed: neither keys, nor types, nor versions."""
+    with pytest.raises(ConfigurationError, match=said):
+        config.load(write(tmp_path, text))
+
+
+def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
+    """What the reference shows is what is read."""
+    found = config.load(
+        write(
+            tmp_path,
+            """\
+version: 1
+policy: p.yaml
+upstreams:
+  crm:
+    command: [python3, service.py]
+    credential: {env: KEY, source: "file:k"}
+    env: {A: b}
+    inherit: [HTTPS_PROXY]
+    era: legacy
+    start_timeout: 5s
+listen:
+  socket: {path: s.sock, group: agents}
+  tcp: {port: 8765, tokens: [{source: "file:t", subject: ci, groups: [ci]}]}
+callers: [{uid: 1001, subject: ann, groups: [support]}]
+operators: [{uid: 1000, subject: bob}]
+approvals: {hold: 500ms, clients: {claude-code: 2m}}
+limits: {frame: 65536, in_flight: 8}
+""",
+        )
+    )
+    assert found.upstreams["crm"].credential is not None
+    assert found.callers[0].groups == ["support"]
+    assert config.duration_s(found.approvals.hold) == 0.5
+    assert found.listen.tcp is not None
+    assert found.listen.tcp.tokens[0].subject == "ci"
+
+
+def test_a_named_file_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that was asked for is never replaced by another one."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "version: 1\n")
+    with pytest.raises(ConfigurationError, match="--config"):
+        config.find(str(tmp_path / "other.yaml"))
+    monkeypatch.setenv("INTERPOSER_CONFIG", str(tmp_path / "other.yaml"))
+    with pytest.raises(ConfigurationError, match="INTERPOSER_CONFIG"):
+        config.find()
+    monkeypatch.delenv("INTERPOSER_CONFIG")
+    assert config.find() == tmp_path / "interposer.yaml"
+
+
+@pytest.mark.parametrize("text", ["4", "s", "-1s", "1 s", "1w", "", "1e3s"])
+def test_durations_have_units(text: str) -> None:
+    """A number without a unit is not a duration."""
+    with pytest.raises(ValueError, match="duration"):
+        config.duration_s(text)
