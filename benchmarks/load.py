@@ -81,17 +81,23 @@ class Client:
             raise Broken(f"the call was refused: {text[:300]}")
         return text
 
-    def load(self, arguments: dict[str, Any], *, in_flight: int, seconds: float, calls: int | None = None) -> Load:
-        """Calls until `seconds` have passed or `calls` are made, then waits for what is under way."""
+    def length_of(self, arguments: dict[str, Any]) -> int:
+        """How long a right answer is, without the digits of its id."""
+        line = self.ask("tools/call", {"name": "echo", "arguments": arguments})
+        if json.loads(line)["result"].get("isError"):
+            raise Broken(f"the call was refused: {line[:300].decode(errors='replace')}")
+        return len(line) - len(str(_id_of(line)))
+
+    def load(self, arguments: dict[str, Any], *, length: int, in_flight: int, seconds: float, calls: int = 0) -> Load:
+        """Calls until `seconds` have passed (or `calls` are made, if given), then waits for what is under way."""
         params = json.dumps({"name": "echo", "arguments": arguments}, separators=(",", ":")).encode()
         tail = _FOLLOWS + params + b"}\n"
-        expected = self._length(arguments)
         now, write, to = time.perf_counter, os.write, self._write_fd
         found = Load()
         latencies = found.latencies_s
         sent: dict[int, float] = {}
         next_id = self._next_id
-        last_id = next_id + calls if calls is not None else next_id + 2**62
+        last_id = next_id + (calls or 2**62)
         began = ended = now()
         until = began + seconds
         for _ in range(min(in_flight, last_id - next_id)):
@@ -106,7 +112,7 @@ class Client:
                     continue
                 ended = now()
                 latencies.append(ended - started)
-                if len(line) - len(str(answered)) != expected:
+                if len(line) - len(str(answered)) != length:
                     found.wrong += 1
                     found.sample = found.sample or line[:300].decode(errors="replace")
                 if ended < until and next_id < last_id:
@@ -116,13 +122,6 @@ class Client:
         self._next_id = next_id
         found.elapsed_s = ended - began
         return found
-
-    def _length(self, arguments: dict[str, Any]) -> int:
-        """The length of a right answer without the digits of its id."""
-        line = self.ask("tools/call", {"name": "echo", "arguments": {**arguments, "delay_ms": 0}})
-        if json.loads(line)["result"].get("isError"):
-            raise Broken(f"the call was refused: {line[:300].decode(errors='replace')}")
-        return len(line) - len(str(_id_of(line)))
 
     def _read(self) -> list[bytes]:
         """The whole lines that have come; none when a line is not complete yet."""

@@ -92,11 +92,12 @@ def cpu_s(pids: Iterable[int]) -> float:
         raise ProcessLookupError("a process under measurement has gone") from error
 
 
-def busy_s() -> float:
-    """CPU time that the whole machine has spent, in all modes and for everybody (proc(5), /proc/stat)."""
+def busy_s() -> tuple[float, float]:
+    """CPU time that all processors have spent for anybody, and that the machine below took away (/proc/stat)."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, words[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq) / ticks, steal / ticks
 
 
 def resident_mb(pids: Iterable[int]) -> float:

@@ -7,6 +7,7 @@ in every run; every personal number in them is computed here and belongs to nobo
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import os
@@ -18,10 +19,10 @@ BYTES = {"small": 200, "medium": 16 * 1024, "large": 1024 * 1024}
 ITEMS = {"small": 0, "medium": 20, "large": 200}
 VERSION = "2025-11-25"
 _CHUNK_BYTES = 256 * 1024
-_WORDS = (
+_PROSE = (
     "the order was packed on monday and left the warehouse in two parcels since then the customer asked about the "
     "second one the carrier says it waits at the counter because nobody opened we offered another delivery "
-).split()
+)
 _TOOL = {
     "name": "echo",
     "description": "Answers with a text of the asked size.",
@@ -80,12 +81,12 @@ def item_of(number: int) -> str:
         return f"IBAN {_iban(number)}"
     if kind == 3:
         return f"e-mail customer.{number}@example.org"
-    return f"phone +1 212 555 {100 + number % 100:04}"
+    return f"phone +1 {212 + number // 100} 555 {100 + number % 100:04}"
 
 
 def _prose() -> Iterator[str]:
     while True:
-        yield from _WORDS
+        yield from _PROSE.split()
 
 
 def _take(words: Iterator[str], length: int) -> str:
@@ -166,7 +167,5 @@ def _write(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         main()
-    except (BrokenPipeError, KeyboardInterrupt):
-        pass

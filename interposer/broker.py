@@ -119,6 +119,11 @@ class Broker:
                 intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
         except InterposerError as fault:
             raise Unavailable(str(fault)) from fault
+        except anyio.get_cancelled_exc_class():
+            # What was handed to the store is written all the same, so it is said how it ended.
+            with anyio.CancelScope(shield=True), suppress(InterposerError):
+                await self._journal.abandon(permit)
+            raise
         upstream = self._catalogue.upstream(permit.invocation.skill)
         try:
             outcome = await upstream.call(intent, self._progress(call, permit))  # (7) the credential exists only here

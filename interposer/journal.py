@@ -52,8 +52,8 @@ class Journal:
     async def intend(self, permit: Permit, masked: Masked) -> Intent:
         """The call is about to be made: returns only when that is on disk. `masked` are the arguments.
 
-        Raises `RecordFault`, and then the call must not be made. Awaited in a shielded scope, as `conclude` is, so that
-        an intent on disk is always held by somebody, who concludes it: the broker has that scope, one costs 5 µs.
+        Raises `RecordFault`, and then the call must not be made. Cancelled: the intent is written all the same, and
+        `abandon` says how it ended.
         """
         if not self._store.healthy():
             raise RecordFault("the record is not the file it was")
@@ -62,6 +62,11 @@ class Journal:
         payload = _payload(decision, "arguments", masked)
         seq = await self._step(Kind.INTENDED, invocation, decision, payload=payload, question=question)
         return Intent(permit, seq)
+
+    async def abandon(self, permit: Permit) -> None:
+        """Whoever waited for the intent was cancelled before it was had: nothing was sent, and that is on record."""
+        if self._reached.get(permit.invocation.id) is Kind.INTENDED:
+            await self._step(Kind.IN_DOUBT, permit.invocation, permit.decision, code="cancelled_unsent")
 
     async def conclude(self, intent: Intent, outcome: Outcome, masked: Masked, *, withheld: str = "") -> None:
         """How the call ended, on disk. `masked` is what the caller is given: the result, or the upstream's error.
@@ -194,6 +199,7 @@ class Journal:
             raise RecordFault("too many calls are under way")
         # Before the wait, so that of two who would take the same step only the first can.
         self._reached[id] = kind
+        unwritten = False
         try:
             seq = await self._store.append(
                 Record(
@@ -215,9 +221,12 @@ class Journal:
             )
         except RecordFault:
             self._go_back(id, previous)
+            unwritten = True
             raise
-        if kind in lifecycle.ENDS:
-            self._ended(id, kind)
+        finally:
+            # Also when whoever waited was cancelled: what was handed to the store is written.
+            if kind in lifecycle.ENDS and not unwritten:
+                self._ended(id, kind)
         return seq
 
     def _go_back(self, id: str, previous: Kind | None) -> None:

@@ -122,6 +122,8 @@ class Session:
         self._framer = LineFramer(house.limits.frame_bytes)
         self._flights: dict[tuple[type, int | str], _Flight] = {}
         self._listeners: dict[tuple[type, int | str], Request] = {}
+        self._unasked = 0
+        """Calls without an id that are being put on record; beyond `in_flight` they are dropped."""
         self._idle: anyio.Event | None = None
         self._reading = True
         self._over = False
@@ -217,7 +219,8 @@ class Session:
     def _notification(self, message: Notification) -> None:
         if message.method == "notifications/cancelled":
             self._cancel(message.params.get("requestId"))
-        elif message.method == "tools/call":
+        elif message.method == "tools/call" and self._unasked < self._house.limits.in_flight:
+            self._unasked += 1
             # A call without an id would run without an answer: it is refused where only the record can show it.
             refusal = BadMessage(INVALID_REQUEST, "tools/call was sent as a notification")
             self._tasks.start_soon(self._refused_silently, refusal, message.params.get("name"))
@@ -321,6 +324,8 @@ class Session:
             )
         except InterposerError as fault:
             log.warning("a refusal could not be recorded: %s", fault)
+        finally:
+            self._unasked -= 1
 
     async def _opened(self) -> None:
         try:
@@ -365,6 +370,9 @@ class Session:
         wanted = request.params.get("notifications")
         if not isinstance(wanted, dict):
             self._send(jsonrpc.error(request.id, INVALID_PARAMS, "subscriptions/listen needs notifications"))
+            return
+        if len(self._listeners) >= self._house.limits.in_flight:
+            self._send(jsonrpc.error(request.id, INVALID_REQUEST, "Too many subscriptions"))
             return
         honoured = {"toolsListChanged": True} if wanted.get("toolsListChanged") is True else {}
         self._listeners[key] = request

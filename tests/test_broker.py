@@ -8,10 +8,9 @@ import anyio
 import pytest
 
 from interposer.errors import ApprovalPending, Denied, InvalidArguments, Unauthenticated, UnknownSkill
-from interposer.model import Answered, Caller, Failed, InDoubt, JsonObject, Kind, Progress, Record
-from interposer.records.memory import MemoryRecordStore
+from interposer.model import Answered, Caller, Failed, InDoubt, JsonObject, Kind, Progress
 from interposer.upstreams.memory import MemoryUpstream
-from tests.fakes.house import BEN, OPERATOR, definition, echo, echoing, indoors, rules, said
+from tests.fakes.house import BEN, OPERATOR, SlowStore, definition, echo, echoing, indoors, rules, said
 
 CARD = "4111 1111 1111 " + "1111"
 ASK = rules("ask fake.*")
@@ -104,23 +103,6 @@ async def test_cancelled_call_is_recorded_in_doubt() -> None:
             await began.wait()
         tasks.cancel_scope.cancel()
     assert broker.kinds() == ["intended", "in_doubt"]
-
-
-class SlowStore(MemoryRecordStore):
-    """A store whose rows of one kind take until the test says so; once handed over they are written, whoever waits."""
-
-    def __init__(self, slow: Kind) -> None:
-        super().__init__()
-        self.slow = slow
-        self.reached = anyio.Event()
-        self.go = anyio.Event()
-
-    async def append(self, record: Record) -> int:
-        seq = await super().append(record)
-        if record.kind is self.slow:
-            self.reached.set()
-            await self.go.wait()
-        return seq
 
 
 @pytest.mark.parametrize("slow", [Kind.INTENDED, Kind.ANSWERED])

@@ -29,7 +29,9 @@ SECONDS_PER_MB = 0.25
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NOTHING_CHANGED: Mapping[tuple[str, str], str] = MappingProxyType({})
 _SAMPLE = (
-    "Order 1042 of 2026-08-22, see https://example.com/a?b=1 and write to Ann at the usual place; total 12.50 EUR."
+    "Order 1042 of 2026-08-22T10:05:00Z, see https://example.com/a?b=1 and write to Ann at the usual place; total "
+    '12.50 EUR. {"id": 412233, "state": "open", "amount": 308.64, "tags": ["north", "retail"], "key": null}\n'
+    "GET /v1/items/786512e2-9e0d-44bd-8f29-789f320fe840 200 1.5ms; commit 9fceb02d0ae598e95dc970b74767f19372d61af8\n"
 )
 
 

@@ -26,6 +26,7 @@ _LARGEST_NUMBER = 10**20
 _JSON_BEGINS = ("{", "[", '"', " ", "\t", "\r", "\n")
 _APART = frozenset(("", " ", "\n", "\t", '"', "'", ",", ";", ">", "<", ")", "\0"))
 """Neighbours of a finding that cannot be part of another one."""
+_ENDS = frozenset(("", " ", "\n"))
 _AGAIN = 8
 _KNOWN_KEYS = 4096
 _LONGEST_KEY = 64
@@ -41,7 +42,7 @@ class Collected:
     def __init__(self, value: Json, known: Mapping[str, str]) -> None:
         self.texts: list[str] = []
         self.contexts: dict[int, str] = {}
-        self._fresh: list[tuple[str, str]] = []
+        self._fresh: dict[str, str] = {}
         self._walk(value, keys.TEXT if type(value) is str else "", known)
         self.joined = self.texts[0] if len(self.texts) == 1 else "\0".join(self.texts)
 
@@ -84,9 +85,10 @@ class Collected:
     def _learn(self, key: str) -> str:
         if type(key) is not str:
             raise MaskFault("an object key is no string")
-        meaning = keys.meaning(key)
-        self._fresh.append((key, meaning))
-        self.texts.append(key)
+        meaning = self._fresh.get(key)
+        if meaning is None:
+            meaning = self._fresh[key] = keys.meaning(key)
+            self.texts.append(key)
         return meaning
 
     def told(self) -> bool:
@@ -95,7 +97,7 @@ class Collected:
 
     def remember(self, known: dict[str, str], changed: Mapping[tuple[str, str], str]) -> None:
         """Keep the meaning of keys that came out clean: a secret that was used as a key stays nowhere."""
-        for key, meaning in self._fresh:
+        for key, meaning in self._fresh.items():
             if ("", key) not in changed and len(known) < _KNOWN_KEYS and len(key) <= _LONGEST_KEY:
                 known[key] = meaning
 
@@ -357,7 +359,10 @@ def _is_bare(text: str, start: int, end: int) -> bool:
 
 def _touches(text: str, start: int, end: int) -> bool:
     """Whether something next to a finding could be a part of another one, once this one has become a placeholder."""
-    if text[end : end + 1] not in _APART or text[start - 1 : start] not in _APART:
+    after = text[end : end + 2]
+    if after[:1] not in _APART and not (after[0] in ".:!?" and after[1:] in _ENDS):
+        return True
+    if text[start - 1 : start] not in _APART and start > 0:
         return True
     # Numbers are written with blanks in them.
     return (text[end - 1].isdigit() and text[end + 1 : end + 3].strip("( ")[:1].isdigit()) or (

@@ -18,7 +18,7 @@ from interposer.desk import Desk
 from interposer.facts import MemoryFacts
 from interposer.journal import Journal
 from interposer.masking.engine import Engine
-from interposer.model import Call, Caller, JsonObject, Kind, Principal
+from interposer.model import Call, Caller, JsonObject, Kind, Principal, Record
 from interposer.pages import Pages
 from interposer.pins import MemoryPins
 from interposer.policy import engine
@@ -76,6 +76,23 @@ def rules(*effects: str) -> str:
         what, skill = effect.split()
         lines.append(f"  - {{id: r{number}, effect: {what}, skills: ['{skill}']}}")
     return "\n".join(lines) + "\n"
+
+
+class SlowStore(MemoryRecordStore):
+    """A store whose rows of one kind take until the test says so; once handed over they are written, whoever waits."""
+
+    def __init__(self, slow: Kind) -> None:
+        super().__init__()
+        self.slow = slow
+        self.reached = anyio.Event()
+        self.go = anyio.Event()
+
+    async def append(self, record: Record) -> int:
+        seq = await super().append(record)
+        if record.kind is self.slow:
+            self.reached.set()
+            await self.go.wait()
+        return seq
 
 
 @dataclass

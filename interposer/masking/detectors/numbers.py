@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from interposer.masking.keys import NUMBER
+
 from . import cards, ip, phone, ssn
 from .detector import PII, Detector, Finding
 from .digits import Run
@@ -25,6 +27,7 @@ _PROMISING = re.compile(
 """A glance at a run: tables of small numbers are long, and hold nothing."""
 _MORE = re.compile(r"(?:[ .()\-/]{0,3}[0-9]){1,48}", re.ASCII)
 """What follows a candidate tells whether it is a part of something longer."""
+_SHORTEST_CARD = 12
 _LONGEST_GROUP = 24
 _MOST_GROUPS = 8
 
@@ -48,6 +51,8 @@ def _quick(text: str, start: int) -> list[Finding]:
 
 
 def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
+    if context == NUMBER and len(text) < _SHORTEST_CARD:
+        return []  # A JSON number under a key that says nothing is a number.
     if text[start] == "+":
         found = phone.international(text, start)
         if found:
@@ -62,6 +67,8 @@ def inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
     more = _MORE.match(text, end)
     end = more.end() if more else end
     run = Run(text, start, end)
+    if len(run.groups) == 1 and run.end - run.start < _SHORTEST_CARD:
+        return ssn.find(run, context) or phone.find(run, context)
     if _PROMISING.search(text, start, end):
         return ip.find(run) + cards.find(run, context) + ssn.find(run, context) + phone.find(run, context)
     return phone.find(run, context) if len(run.groups) <= _MOST_GROUPS else []

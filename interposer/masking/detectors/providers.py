@@ -191,7 +191,7 @@ _FEW = 8
 
 
 def _beginning(shape: str, *, edge: bool) -> str:
-    """The part of a shape that the search looks for: each alternative up to its first long repeat, and a bit of that."""
+    """The part of a shape that is searched for: each alternative up to its first long repeat, and a bit of that."""
     found = dict.fromkeys(_shortened(alternative) for alternative in _alternatives(shape))
     return (r"\b" if edge else "") + "(?:" + "|".join(found) + ")"
 
