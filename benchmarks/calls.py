@@ -141,7 +141,7 @@ def measure_cell(ways: Sequence[Target], size: str, in_flight: int, seconds: flo
 def _window(way: Target, size: str, in_flight: int, seconds: float) -> tuple[Load, float, float]:
     """The load, the broker's CPU time per call in µs, and the most memory in MB that it held."""
     asked = targets.arguments(size)
-    with processes.within(seconds * 2 + targets.PATIENCE_S, way.process):
+    with processes.within(seconds * 2 + targets.PATIENCE_S, way.process, f"{way.name}, {size}, {in_flight} in flight"):
         length = way.client.length_of(asked)
         way.client.load(asked, length=length, in_flight=in_flight, seconds=seconds * _WARM_SHARE)
         processes.forget_peak(way.broker)
@@ -155,7 +155,7 @@ def measure_overlap(ways: Sequence[Target]) -> Iterator[Overlap]:
     """How long 16 calls take that are made at once and last 100 ms each."""
     asked = targets.arguments("small", DELAY_MS)
     for way in ways:
-        with processes.within(targets.PATIENCE_S, way.process):
+        with processes.within(targets.PATIENCE_S, way.process, f"{way.name}, overlap"):
             length = way.client.length_of(asked)
             load = way.client.load(asked, length=length, in_flight=AT_ONCE, seconds=targets.PATIENCE_S, calls=AT_ONCE)
         if load.wrong:
@@ -176,7 +176,7 @@ def measure_startup(room: Room, repeats: int) -> list[Startup]:
                 "direct": targets.first_answer_s(targets.UPSTREAM, room, home),
                 "stdio": targets.first_answer_s(room.stdio_command(), room, home),
             }
-            with processes.within(targets.PATIENCE_S, process):
+            with processes.within(targets.PATIENCE_S, process, "a first call by the socket"):
                 times["socket"] = _first_answer_at(path)
                 times["shim"] = targets.first_answer_s(shim, room, home)
             if repeat >= 0:
@@ -196,14 +196,14 @@ def measure_memory(room: Room, seconds: float) -> list[Foot]:
     """What a fresh daemon and its leash hold: after the first calls, and at most under each load, one after another."""
     found: list[Foot] = []
     with targets.daemon(room, room.home("weighed")) as (process, path), targets.connected(path) as client:
-        with processes.within(targets.PATIENCE_S, process):
+        with processes.within(targets.PATIENCE_S, process, "memory, idle"):
             client.greet()
             client.call(targets.arguments("small"))
         broker = [pid for pid in processes.below(process.pid) if processes.command_of(pid) != targets.UPSTREAM]
         found.append(Foot(load="idle", megabytes=processes.resident_mb(broker)))
         for size, in_flight in (("small", 64), ("medium", 64), ("large", 16)):
             asked = targets.arguments(size)
-            with processes.within(seconds * 2 + targets.PATIENCE_S, process):
+            with processes.within(seconds * 2 + targets.PATIENCE_S, process, f"memory, {size}, {in_flight} in flight"):
                 length = client.length_of(asked)
                 client.load(asked, length=length, in_flight=in_flight, seconds=seconds)
             found.append(Foot(load=f"{size}, {in_flight} in flight", megabytes=processes.peak_mb(broker)))

@@ -125,7 +125,10 @@ class Client:
 
     def _read(self) -> list[bytes]:
         """The whole lines that have come; none when a line is not complete yet."""
-        chunk = os.read(self._read_fd, _CHUNK_BYTES)
+        try:
+            chunk = os.read(self._read_fd, _CHUNK_BYTES)
+        except ConnectionResetError:
+            chunk = b""
         if not chunk:
             raise Broken("the other side hung up")
         end = chunk.rfind(b"\n")

@@ -49,13 +49,26 @@ def started(
 
 
 @contextlib.contextmanager
-def within(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Whoever waits for `process` waits no longer than this: it is killed then, and the wait ends with a hang-up."""
-    timer = threading.Timer(seconds, process.kill)
+def within(seconds: float, process: subprocess.Popen[bytes], what: str) -> Iterator[None]:
+    """Whoever waits for `process` waits no longer than this: it is killed then, and the wait ends with a hang-up.
+
+    Raises `TimeoutError` in its place, which names `what` was waited for.
+    """
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill)
     timer.daemon = True
     timer.start()
     try:
         yield
+    except Exception as error:
+        if late.is_set():
+            raise TimeoutError(f"{what}: no answer within {seconds:g} s") from error
+        raise
     finally:
         timer.cancel()
 

@@ -127,7 +127,7 @@ def daemon(room: Room, home: Path) -> Iterator[tuple[subprocess.Popen[bytes], Pa
     with processes.started(room.daemon_command(), folder=room.folder, home=home, daemon=True) as process:
         if process.stdout is None:
             raise Broken("no pipe from the daemon")
-        with processes.within(PATIENCE_S, process):
+        with processes.within(PATIENCE_S, process, "the daemon's start"):
             for line in process.stdout:
                 if line.strip() == b"ready":
                     break
@@ -154,7 +154,7 @@ def first_answer_s(command: Sequence[str], room: Room, home: Path) -> float:
     began = time.perf_counter()
     with processes.started(command, folder=room.folder, home=home) as process:
         client = client_of(process)
-        with processes.within(PATIENCE_S, process):
+        with processes.within(PATIENCE_S, process, "a first call"):
             client.greet()
             client.call(arguments("small"))
         return time.perf_counter() - began
@@ -162,7 +162,7 @@ def first_answer_s(command: Sequence[str], room: Room, home: Path) -> float:
 
 def _checked(name: str, client: Client, process: subprocess.Popen[bytes]) -> Target:
     """Calls every size once and looks at the text: as it was, or with every personal item masked. Raises `Broken`."""
-    with processes.within(PATIENCE_S, process):
+    with processes.within(PATIENCE_S, process, f"{name}, checking"):
         client.greet()
         for size, items in ITEMS.items():
             text = client.call(arguments(size))

@@ -36,7 +36,7 @@ from .masking.engine import Engine
 from .model import Caller, Era, JsonObject, Kind, Masked, Principal
 from .pages import Pages
 from .pins import FilePins
-from .ports import Connection, Receiver, Secrets, Transport
+from .ports import Connection, Receiver, Transport
 from .recovery import recover
 from .secrets.sources import SourcedSecrets
 from .session import House, Limits, Session
@@ -249,6 +249,7 @@ class _Standing:
             status=self._status,
         )
         self._sessions: set[Session] = set()
+        self._emptied = anyio.Event()
         self.exit_code = 0
         self._stop = anyio.Event()
 
@@ -314,9 +315,14 @@ class _Standing:
     # -- conversations
 
     def _admit(self, connection: Connection) -> Receiver:
-        session = Session(_new_id("s"), connection, self._house, self._crew, self._sessions.discard)
+        session = Session(_new_id("s"), connection, self._house, self._crew, self._gone)
         self._sessions.add(session)
         return session
+
+    def _gone(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._emptied.set()
 
     def _admit_operator(self, connection: Connection) -> Receiver:
         operator = self._operator(connection.caller)
@@ -346,9 +352,10 @@ class _Standing:
         """Nothing new is taken; what is in flight gets its grace."""
         for session in list(self._sessions):
             session.hang_up()
-        with anyio.move_on_after(DRAIN_S):
-            while self._sessions:
-                await anyio.sleep(0.01)
+        self._emptied = anyio.Event()
+        if self._sessions:
+            with anyio.move_on_after(DRAIN_S):
+                await self._emptied.wait()
 
     async def _heed_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

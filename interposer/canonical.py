@@ -124,7 +124,7 @@ def canonical(value: Json) -> bytes:
 
 
 def _one_line(raw: bytes) -> bytes:
-    if b"\xe2\x80\xa8" in raw or b"\xe2\x80\xa9" in raw:
+    if b"\xe2\x80" in raw:
         return raw.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return raw
 

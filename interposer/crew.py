@@ -24,9 +24,7 @@ class Crew:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop
 
-    def start_soon(
-        self, work: Callable[[Unpack[Ts]], Coroutine[Any, Any, object]], *args: Unpack[Ts]
-    ) -> asyncio.Task[Any]:
+    def start_soon(self, work: Callable[[Unpack[Ts]], Coroutine[Any, Any, object]], *args: *Ts) -> asyncio.Task[Any]:
         task = self._loop.create_task(work(*args))
         self._tasks.add(task)
         task.add_done_callback(self._done)

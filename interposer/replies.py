@@ -10,7 +10,6 @@ from __future__ import annotations
 from .broker import Carried
 from .errors import (
     BROKER_UNAVAILABLE,
-    DENIED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -27,7 +26,7 @@ from .errors import (
     UnknownSkill,
 )
 from .model import Answered, Failed, Json, JsonObject
-from .wire.mcp import META_DECISION, META_PENDING, neutral_result
+from .wire.mcp import META_DECISION, META_PENDING
 
 _RELAYED_CODES = frozenset({INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR})
 
@@ -116,7 +115,8 @@ def result_of(carried: Carried) -> JsonObject:
             _facts(carried, BROKER_UNAVAILABLE, "withheld"),
         )
     if carried.outcome is Answered:
-        return neutral_result(carried.masked.value)
+        result: JsonObject = carried.masked.value
+        return result
     if carried.outcome is Failed:
         return _error_result(
             "The upstream service is not available. The tool was not run; nothing was executed. "
@@ -136,6 +136,3 @@ def _facts(carried: Carried, code: int, reason: str) -> JsonObject:
 
 def _error_result(text: str, meta: Json) -> JsonObject:
     return {"content": [{"type": "text", "text": text}], "isError": True, "_meta": meta}
-
-
-__all__ = ["DENIED", "is_protocol_error", "refused", "result_of", "upstream_error"]

@@ -33,6 +33,7 @@ from .wire.framing import LineFramer, Oversize
 from .wire.jsonrpc import Notification, Request
 
 log = logging.getLogger(__name__)
+_CALL_MEMBERS = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
 CANCEL_S = 5.0
 """How long cancelled calls may take to be put on record."""
 
@@ -270,8 +271,7 @@ class Session:
             raise BadMessage(INVALID_PARAMS, "tools/call needs a name")
         if not isinstance(arguments, dict):
             raise BadMessage(INVALID_PARAMS, "arguments must be an object")
-        unknown = sorted(params.keys() - {"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
-        if unknown:
+        if not params.keys() <= _CALL_MEMBERS:
             raise BadMessage(INVALID_PARAMS, "tools/call has members that it does not know")
         flight.token = self._token(params)
         limits = self._house.limits

@@ -10,8 +10,8 @@ from importlib import import_module
 
 import click
 
-from .. import __version__
-from ..errors import ConfigurationError
+from interposer import __version__
+from interposer.errors import ConfigurationError
 
 # command -> (module, attribute, line in the overview)
 COMMANDS = {

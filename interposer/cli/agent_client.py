@@ -120,7 +120,9 @@ def agent(
         return
     chosen = [*(("--config", config) if config else ()), *(("--policy", policy) if policy else ())]
     words = [sys.executable, "-m", "interposer", "stdio", *chosen, *(("--", *command) if command else ())]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(  # noqa: S603  # the operator's own words, and no shell
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     try:
         if process.stdin is None or process.stdout is None:
             raise NoAnswer("the broker was started without pipes")

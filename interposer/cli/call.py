@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..config import home
+from interposer.config import home
+
 from .agent_client import AgentClient, CallRefused, NoAnswer, agent
 from .display import printable
 from .serve import CONFIG, POLICY
@@ -19,7 +20,7 @@ _CODES = {-31001: DENIED, -31002: DENIED, -31003: UNAVAILABLE, -31004: UNAVAILAB
 
 @click.command(
     epilog="\b\nExamples:\n  interposer call crm.get_customer id=c-1001\n"
-    '  interposer call echo --arguments \'{"message": "hi"}\' --upstream "npx -y @modelcontextprotocol/server-everything"'
+    '  interposer call echo message=hi --upstream "npx -y @modelcontextprotocol/server-everything"'
 )
 @CONFIG
 @POLICY

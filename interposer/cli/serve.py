@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ..records.lock import RecordHeld
+from interposer.records.lock import RecordHeld
 
 CONFIG = click.option("--config", metavar="FILE", help="Configuration (default: see `interposer --help`).")
 POLICY = click.option("--policy", metavar="FILE", help="Policy file or builtin:starter (default: the configuration's).")
@@ -22,12 +22,12 @@ def stdio(config: str | None, policy: str | None, client: str | None, command: t
 
     With `-- COMMAND`, that stdio MCP server is the upstream and no configuration is needed.
     """
-    from .. import app
+    from interposer import app
 
     chosen = app.settings(config, policy, list(command))
     if not chosen.upstreams:
         raise click.UsageError(
-            "no upstream: name a command after --, or write an interposer.yaml with `upstreams:` and name it by --config"
+            "no upstream: name a command after --, or name an interposer.yaml with `upstreams:` by --config"
         )
     sys.exit(app.run(app.serve_stdio, chosen))
 
@@ -40,7 +40,7 @@ def serve(config: str | None, policy: str | None) -> None:
 
     Prints one line per listener, then `ready`.
     """
-    from .. import app
+    from interposer import app
 
     chosen = app.settings(config, policy, [])
     if not chosen.upstreams:
@@ -63,6 +63,6 @@ def connect(arguments: tuple[str, ...]) -> None:
     SOCKET is a path or tcp://127.0.0.1:PORT (with --token-file FILE); by default $INTERPOSER_SOCKET, else
     broker.sock under $INTERPOSER_HOME.
     """
-    from ..shim import main
+    from interposer.shim import main
 
     sys.exit(main(list(arguments)))

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..config import home
+from interposer.config import home
+
 from .admin_client import AdminClient, AdminError, BrokerUnavailable, sockets
 from .agent_client import NoAnswer, agent
 from .display import as_json, printable

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -255,9 +256,8 @@ class Ledger:
         if not batch.events:
             return
         db = self._db
-        db.executemany(schema.INSERT_EVENT, batch.events)
-        if batch.payloads:
-            db.executemany(schema.INSERT_PAYLOAD, batch.payloads)
+        _insert_rows(db, schema.insert_events, batch.events)
+        _insert_rows(db, schema.insert_payloads, batch.payloads)
         subjects = self._subjects
         for seq, pseudonym, record in batch.records:
             kind = record.kind
@@ -324,6 +324,17 @@ class Ledger:
         self._file = (file.st_dev, file.st_ino)
         self._wal_file = (wal.st_dev, wal.st_ino)
         self._file_bytes, self._wal_bytes = file.st_size, wal.st_size
+
+
+def _insert_rows(db: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows by few statements. sqlite3 lets go of the interpreter at every step and has to win it back from a busy
+    event loop each time: one step a row made the writer wait for milliseconds."""
+    done = 0
+    while done < len(rows):
+        # Powers of two, so that few statements are ever prepared.
+        count = min(schema.MOST_ROWS, 1 << ((len(rows) - done).bit_length() - 1))
+        db.execute(statement(count), list(chain.from_iterable(rows[done : done + count])))
+        done += count
 
 
 def _create_private(path: str) -> None:

@@ -45,8 +45,22 @@ CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), filler BLOB NOT NUL
 # head: the last row, and the last sequence number before which nothing is unfinished, so that a start after a crash
 # reads a few rows and not the whole record. open_sessions serves the same purpose.
 
-INSERT_EVENT = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608  # constants
-INSERT_PAYLOAD = "INSERT INTO payloads (seq, salt, body) VALUES (?, ?, CAST(? AS TEXT))"
+MOST_ROWS = 256
+"""Of one INSERT: SQLite allows 32,766 parameters."""
+_EVENTS = f"INSERT INTO events ({', '.join(COLUMNS)}) VALUES "  # noqa: S608  # constants
+_EVENT = f"({', '.join('?' * len(COLUMNS))})"
+_PAYLOADS = "INSERT INTO payloads (seq, salt, body) VALUES "
+_PAYLOAD = "(?, ?, CAST(? AS TEXT))"
+
+
+def insert_events(rows: int) -> str:
+    return _EVENTS + ", ".join([_EVENT] * rows)
+
+
+def insert_payloads(rows: int) -> str:
+    return _PAYLOADS + ", ".join([_PAYLOAD] * rows)
+
+
 MOVE_HEAD = "UPDATE head SET seq = ?, hash = ?, settled = ? WHERE one = 1"
 
 LINKS = (

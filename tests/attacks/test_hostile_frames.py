@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.attacks.corpus import Daemon, Row, daemon, frames, parts
-from tests.fakes.agent import Agent, Object, is_tool_error, unix
+from tests.fakes.agent import UPSTREAM, Agent, Object, configured, finish, is_tool_error, spawned, unix
 
 CAP_BYTES = 4 * 1024 * 1024
 SLOW = "slow_bytes"
@@ -53,6 +54,30 @@ async def test_oversized_line_is_refused_in_bounded_memory(broker: Daemon) -> No
         await agent.send(b"\n")
         assert "result" in await agent.request("ping")
     assert broker.peak_bytes() - before < 3 * CAP_BYTES
+
+
+async def test_one_stdio_conversation_outlives_all_hostile_frames(tmp_path: Path) -> None:
+    """All rows one after the other over the pipes of one `interposer stdio`: the broker is still there and still
+    serves, and as much was forwarded as was answered with a result."""
+    rows = [param.values[0] for param in frames("client") if param.values[0]]
+    if not rows:
+        pytest.skip("needs the attack corpora (hostile_frames.jsonl.gz in ../shared/corpora)")
+    truth = tmp_path / "truth"
+    config = configured(tmp_path, [*UPSTREAM, "--strict", "--truth", str(truth)])
+    async with spawned(tmp_path, ["stdio", "--config", str(config)]) as agent:
+        await agent.initialize()
+        await agent.call("echo", {"text": "warm"})
+        for row in rows:
+            if "EOF" not in row["note"]:
+                await send(agent, row)
+                await agent.send(b"\n")
+                assert "result" in await agent.request("ping")
+        assert not is_tool_error(await agent.call("echo", {"text": "barrier"}))
+        await finish(agent)
+    served = [m for m in agent.messages if "content" in m.get("result", {}) and not is_tool_error(m)]
+    arrived = [json.loads(line) for line in truth.read_bytes().splitlines()]
+    assert len(served) == len(arrived)
+    assert all((call["name"], call["arguments"].keys()) == ("echo", {"text"}) for call in arrived)
 
 
 async def send(agent: Agent, row: Row) -> None:

@@ -32,6 +32,8 @@ from tests.fakes.agent import Agent
 
 ANN = Caller("unix", uid=1000)
 BEN = Caller("unix", uid=1001)
+MASKER = Engine()
+"""Shared, since its detectors take a while to compile; it guards no credential."""
 OPERATOR = Principal("operator", "lead", ("leads",), 2000)
 PEOPLE = (KnownCaller("ann", ("support",), uid=1000), KnownCaller("ben", uid=1001))
 
@@ -149,7 +151,7 @@ async def indoors(
     clock, store, ids = HandClock(), store or MemoryRecordStore(), count()
     text = policy or rules("allow *")
     standing: list[PolicyDecisionPoint] = [engine.load(text, "policy.yaml") if isinstance(text, str) else text]
-    masker = masker or Engine()
+    masker = masker or MASKER
 
     def new_id(kind: str) -> str:
         return f"{kind}_{next(ids):04d}"

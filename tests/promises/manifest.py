@@ -111,6 +111,7 @@ PROMISES = (
         "conversation.",
         (
             "attacks/test_hostile_frames.py::test_hostile_frame_is_answered_as_its_row_says",
+            "attacks/test_hostile_frames.py::test_one_stdio_conversation_outlives_all_hostile_frames",
             "attacks/test_hostile_frames.py::test_oversized_line_is_refused_in_bounded_memory",
         ),
     ),
