@@ -22,6 +22,7 @@ from . import __version__, config
 from .admin import Administration, AdminSession
 from .broker import Broker
 from .callers import Callers, KnownCaller
+from .canonical import canonical, parse
 from .catalogue import Catalogue
 from .channels.terminal import TerminalChannel
 from .clock import SystemClock
@@ -208,7 +209,7 @@ class _Standing:
         self._desk = Desk(
             state.store,
             self._clock,
-            [TerminalChannel(log.warning)],
+            [TerminalChannel(lambda line: log.warning("%s", line.rstrip()), self._masked_json)],
             _new_id,
             DeskLimits(approvals.pending_per_session, approvals.pending),
             masker=self._masker,
@@ -284,10 +285,11 @@ class _Standing:
         )
         transports: list[Transport] = [UnixSocket(path, group=listen.socket.group, limits=limits)]
         if listen.tcp is not None:
-            tokens = [
-                (await self._secrets.reveal(_token_name(number)), _token_name(number))
-                for number in range(len(listen.tcp.tokens))
-            ]
+            tokens = []
+            for name in map(_token_name, range(len(listen.tcp.tokens))):
+                token = await self._secrets.reveal(name)
+                self._masker.guard(token)
+                tokens.append((token, name))
             transports.append(TcpSocket(listen.tcp.host, listen.tcp.port, tokens, limits=limits))
         async with anyio.create_task_group() as listening:
             for transport in transports:
@@ -317,6 +319,8 @@ class _Standing:
     def _admit(self, connection: Connection) -> Receiver:
         session = Session(_new_id("s"), connection, self._house, self._crew, self._gone)
         self._sessions.add(session)
+        if self._stop.is_set():
+            session.hang_up()
         return session
 
     def _gone(self, session: Session) -> None:
@@ -439,6 +443,9 @@ class _Standing:
 
     def _masked_text(self, text: str) -> str:
         return str(self._masker.mask(text, frozenset({"pii", "secrets"})).value)
+
+    def _masked_json(self, raw: bytes) -> bytes:
+        return canonical(self._masker.mask(parse(raw), frozenset({"pii", "secrets"})).value)
 
     def _noticed(self, upstream: str, kind: str, detail: str) -> None:
         masked = self._masker.mask(detail, frozenset({"pii", "secrets"}))

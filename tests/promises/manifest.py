@@ -34,6 +34,11 @@ PROMISES = (
         ("promises/test_kill.py::test_killed_broker_forwards_nothing_unrecorded_and_nothing_twice",),
     ),
     Promise(
+        "no-orphans",
+        "When the broker ends, `kill -9` included, no process of its upstreams is left.",
+        ("promises/test_kill.py::test_killed_broker_forwards_nothing_unrecorded_and_nothing_twice",),
+    ),
+    Promise(
         "record-in-place",
         "When the live record is removed, replaced or cut, no further call is forwarded.",
         ("promises/test_faults.py::test_record_that_is_not_in_place_stops_every_call",),
@@ -51,11 +56,14 @@ PROMISES = (
     ),
     Promise(
         "nothing-unmasked",
-        "An answer that cannot be masked or recorded is withheld, and its caller is told that the call took effect.",
+        "Answers, progress and definitions leave the broker masked, and so does all that enters its log and its record "
+        "of events; an answer that cannot be masked or recorded is withheld, and its caller is told that the call took "
+        "effect.",
         (
             "promises/test_faults.py::test_masker_that_breaks_withholds",
             "promises/test_faults.py::test_masker_that_overruns_withholds",
             "promises/test_faults.py::test_outcome_that_cannot_be_written_is_withheld",
+            "promises/test_containment.py::test_question_to_a_human_is_masked_in_the_log",
             "attacks/test_hostile_upstream.py::test_hidden_secrets_leave_nowhere",
             "attacks/test_hostile_upstream.py::test_secrets_in_definitions_are_never_listed",
         ),
@@ -112,6 +120,7 @@ PROMISES = (
         (
             "attacks/test_hostile_frames.py::test_hostile_frame_is_answered_as_its_row_says",
             "attacks/test_hostile_frames.py::test_one_stdio_conversation_outlives_all_hostile_frames",
+            "attacks/test_mutated_frames.py::test_damaged_frames_end_nothing_and_bypass_nothing",
             "attacks/test_hostile_frames.py::test_oversized_line_is_refused_in_bounded_memory",
         ),
     ),

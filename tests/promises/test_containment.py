@@ -65,6 +65,30 @@ def answer(text: str) -> str:
     return json.dumps({"jsonrpc": "2.0", "id": "$ID", "result": {"content": [{"type": "text", "text": text}]}})
 
 
+async def test_question_to_a_human_is_masked_in_the_log(tmp_path: Path) -> None:
+    """The line that announces a question shows no personal data and no key of the call, also where it is cut short;
+    the operator sees the exact call, and once the question has ended nothing keeps it."""
+    key, card = "AKIA" + "Q7ZX9WV5TR3MPLK2", "4012888888" + "881881"
+    config = configured(tmp_path, UPSTREAM, policy=ALLOW.replace("allow", "ask"), more="approvals: {hold: 10ms}\n")
+    async with spawned(tmp_path, ["stdio", "--config", str(config)]) as agent:
+        await agent.initialize()
+        for text in (f"card {card}", "x" * 170 + f" {key} and {card}"):
+            assert is_tool_error(await agent.call("echo", {"text": text}))
+        async with operator(tmp_path) as human:
+            first, second = await human.questions()
+            assert card in (await human.ask("approvals/show", {"id": first["id"]}))["question"]["canonical"]
+            for question in (first, second):
+                await human.ask("approvals/deny", {"id": question["id"], "reason": "no"})
+        await finish(agent)
+    log = (tmp_path / "stderr").read_text()
+    assert f"approval {second['id']}" in log
+    assert "asks for fake.echo" in log
+    assert card[:7] not in log
+    assert key[:9] not in log
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "state").glob("record.db*"))
+    assert card.encode() not in kept
+
+
 async def test_credential_is_in_one_process_only(tmp_path: Path) -> None:
     """The credential is in the environment of its upstream, and on no command line and in no environment of the
     broker."""
