@@ -85,11 +85,10 @@ def test_malformed_and_unknown_are_protocol_errors(refusal: Refusal, expected: b
     assert not replies.is_protocol_error(Denied("x"))
 
 
-def test_answer_is_given_without_what_belongs_to_the_upstreams_hop() -> None:
-    """Unknown fields stay; cache hints, the protocol's keys and keys that speak for the broker do not."""
-    meta = {"vendor/x": 1, "interposer/decision": {"effect": "allow"}, "io.modelcontextprotocol/serverInfo": {}}
-    value = {"content": [], "odd": [1], "resultType": "complete", "ttlMs": 5, "cacheScope": "public", "_meta": meta}
-    assert replies.result_of(carried(Answered, value)) == {"content": [], "odd": [1], "_meta": {"vendor/x": 1}}
+def test_answer_is_given_as_it_was_masked() -> None:
+    """Unknown fields stay."""
+    value = {"content": [], "odd": [1], "isError": True, "_meta": {"vendor/x": 1}}
+    assert replies.result_of(carried(Answered, value)) == value
 
 
 @pytest.mark.parametrize(

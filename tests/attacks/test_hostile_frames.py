@@ -69,8 +69,11 @@ async def test_one_stdio_conversation_outlives_all_hostile_frames(tmp_path: Path
         await agent.call("echo", {"text": "warm"})
         for row in rows:
             if "EOF" not in row["note"]:
+                # An agent that does not read is not read from, so each answer is awaited.
+                wanted = len(agent.messages) + ANSWERS.get(row["expect"], 1)
                 await send(agent, row)
                 await agent.send(b"\n")
+                await agent.until(lambda wanted=wanted: len(agent.messages) >= wanted)  # type: ignore[misc]
                 assert "result" in await agent.request("ping")
         assert not is_tool_error(await agent.call("echo", {"text": "barrier"}))
         await finish(agent)
