@@ -253,7 +253,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if only - set(PARTS) and "calls" not in parts and "overlap" not in parts:
         parts = ("calls", *parts)
     return Plan(
-        seconds=options.seconds or (0.2 if options.quick else 0.75),
+        seconds=options.seconds or (0.2 if options.quick else 0.7),
         rounds=options.rounds or (2 if options.quick else 7),
         parts=parts or PARTS,
         names=("direct", *ways),

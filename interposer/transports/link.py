@@ -94,7 +94,9 @@ class Link(asyncio.Protocol):
     def write_to(self, outlet: Outlet) -> None:
         """Where this peer's bytes go."""
         self._outlet = outlet
-        outlet.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        # Whatever a flush leaves above LOW_WATER must be reported when it has gone: a transport that is never paused
+        # never says that it resumes, and the receiver would wait for ever.
+        outlet.set_write_buffer_limits(high=LOW_WATER, low=LOW_WATER // 2)
 
     def read_from(self, inlet: Inlet) -> None:
         """Where this peer's bytes come from."""

@@ -7,7 +7,7 @@ import pytest
 
 from interposer.model import Caller
 from interposer.ports import Connection
-from interposer.transports.link import HIGH_WATER, Limits, Link
+from interposer.transports.link import HIGH_WATER, LOW_WATER, Limits, Link
 from tests.fakes.peer import Notes
 
 
@@ -101,6 +101,47 @@ async def test_drained_is_said_once_per_backlog() -> None:
     link.send(b"x" * (HIGH_WATER + 1))
     await anyio.lowlevel.checkpoint()
     await anyio.lowlevel.checkpoint()
+    assert told[0].drained_count == 1
+    link.connection_lost(None)
+
+
+class Partial(Sink):
+    """An outlet that keeps some of what it is given, and reports as asyncio's transports do."""
+
+    def __init__(self, kept: int) -> None:
+        super().__init__()
+        self._kept = kept
+        self._high = 0
+        self.link: Link | None = None
+        self._paused = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = high or 0
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.buffered = self._kept
+        if self.buffered > self._high and self.link is not None:
+            self._paused = True
+            self.link.pause_writing()
+
+    def drain(self) -> None:
+        self.buffered = 0
+        if self._paused and self.link is not None:
+            self._paused = False
+            self.link.resume_writing()
+
+
+@pytest.mark.parametrize("kept", [0, LOW_WATER, LOW_WATER + 1, HIGH_WATER - 1, HIGH_WATER, HIGH_WATER + 1])
+async def test_drained_follows_whatever_part_the_kernel_left(kept: int) -> None:
+    """A receiver that paused over a big backlog is told when it has left, however much of it had to wait."""
+    sink = Partial(kept)
+    link, told = _link(sink)
+    sink.link = link
+    link.send(b"x" * 2_000_000)
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    sink.drain()
     assert told[0].drained_count == 1
     link.connection_lost(None)
 
