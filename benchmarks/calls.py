@@ -67,10 +67,13 @@ def main() -> None:
             results = run(_plan(options), room, realtime=options.rt)
         except (Broken, ProcessLookupError, TimeoutError, OSError) as error:
             sys.exit(f"calls.py: {error}\n{room.complaints()}")
+        wrong = any(sample.wrong for sample in results.samples)
+        if wrong:
+            print(f"calls.py: wrong answers; standard error of the processes:\n{room.complaints()}", file=sys.stderr)
     if options.json:
         options.json.write_text(json.dumps(asdict(results), indent=1) + "\n")
     print(report.text(results))
-    sys.exit(1 if any(sample.wrong for sample in results.samples) else 0)
+    sys.exit(1 if wrong else 0)
 
 
 def run(plan: Plan, room: Room, *, realtime: bool) -> Results:

@@ -114,7 +114,7 @@ class Client:
                 latencies.append(ended - started)
                 if len(line) - len(str(answered)) != length:
                     found.wrong += 1
-                    found.sample = found.sample or line[:300].decode(errors="replace")
+                    found.sample = found.sample or line[:800].decode(errors="replace")
                 if ended < until and next_id < last_id:
                     sent[next_id] = now()
                     write(to, b"%b%d%b" % (_HEAD, next_id, tail))

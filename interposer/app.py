@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import secrets as randomness
 import signal
-import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from . import __version__, config
+from . import __version__
 from .admin import Administration, AdminSession
 from .broker import Broker
 from .callers import Callers, KnownCaller
@@ -33,6 +28,7 @@ from .display import printable
 from .errors import ConfigurationError, InterposerError
 from .facts import MemoryFacts
 from .journal import Journal
+from .logs import DroppingHandler
 from .masking.engine import Engine
 from .model import Caller, Era, JsonObject, Kind, Masked, Principal
 from .pages import Pages
@@ -41,6 +37,7 @@ from .ports import Connection, Receiver, Transport
 from .recovery import recover
 from .secrets.sources import SourcedSecrets
 from .session import House, Limits, Session
+from .settings import Settings, token_name
 from .standing import StandingPolicy
 from .state import State, claim
 from .transports.link import Limits as LinkLimits
@@ -56,43 +53,9 @@ T = TypeVar("T")
 DRAIN_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a broker is started with: a configuration, or a command line in its place."""
-
-    config: Config
-    base: Path
-    """What relative paths in the configuration are relative to."""
-    policy: str
-    """A path, or `builtin:starter`."""
-    home: Path
-    upstreams: dict[str, UpstreamConfig] = field(default_factory=dict)
-
-
-def settings(config_file: str | None, policy: str | None, command: list[str]) -> Settings:
-    """Raises `ConfigurationError`."""
-    path = None if command else config.find(config_file)
-    found = config.load(path) if path else Config(version=1)
-    base = path.parent if path else Path.cwd()
-    standing = policy or (found.policy if found.policy == config.STARTER else str(base / found.policy))
-    home = base / found.state if found.state else config.home()
-    upstreams = {_name(command): UpstreamConfig(command=command)} if command else dict(found.upstreams)
-    return Settings(found, base, standing, home, upstreams)
-
-
-def _name(command: list[str]) -> str:
-    """A name for the upstream of a bare command: the last word of it that says what it is."""
-    for word in command:
-        stem = word.rsplit("/", 1)[-1].removesuffix(".py").removesuffix(".js")
-        if stem and not stem.startswith("-") and stem not in {"npx", "uvx", "python", "python3", "node", "env"}:
-            kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in stem).strip("-")
-            return kept[:32] if kept and kept[0].isalpha() else f"u{kept[:31]}"
-    return "upstream"
-
-
 def run(serve: Callable[[Settings], Awaitable[int]], chosen: Settings) -> int:
     """Run on uvloop where it is there; returns the exit code. Raises `ConfigurationError`."""
-    heard = _Dropping()
+    heard = DroppingHandler()
     logging.getLogger().addHandler(heard)
     try:
         return anyio.run(serve, chosen, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
@@ -100,32 +63,6 @@ def run(serve: Callable[[Settings], Awaitable[int]], chosen: Settings) -> int:
         raise _first(several) from several
     finally:
         heard.stop()
-
-
-class _Dropping(logging.Handler):
-    """Writes log lines from a thread of its own and drops what nobody reads: a full pipe behind standard error must
-    not stall the broker, nor keep it from ending."""
-
-    def __init__(self, lines: int = 10_000) -> None:
-        super().__init__()
-        self._lines: queue.Queue[str | None] = queue.Queue(lines)
-        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
-        self._writer.start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(queue.Full):
-            self._lines.put_nowait(f"interposer: {record.getMessage()}\n")
-
-    def stop(self) -> None:
-        with suppress(queue.Full):
-            self._lines.put_nowait(None)
-        self._writer.join(1.0)
-
-    def _write(self) -> None:
-        for line in iter(self._lines.get, None):
-            with suppress(OSError, ValueError):
-                sys.stderr.write(line)
-                sys.stderr.flush()
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -192,7 +129,7 @@ class _Standing:
         self._clock = SystemClock()
         self._masker = Engine(monotonic=self._clock.monotonic)
         self._policy = StandingPolicy(chosen.policy, self._policy_changed)
-        self._secrets = SourcedSecrets(_sources(chosen), insecure_env=chosen.config.insecure_env)
+        self._secrets = SourcedSecrets(chosen.sources(), insecure_env=chosen.config.insecure_env)
         self._facts = MemoryFacts(self._clock)
         self._journal = Journal(state.store, self._clock)
         self._upstreams = [self._upstream(name, found) for name, found in chosen.upstreams.items()]
@@ -286,7 +223,7 @@ class _Standing:
         transports: list[Transport] = [UnixSocket(path, group=listen.socket.group, limits=limits)]
         if listen.tcp is not None:
             tokens = []
-            for name in map(_token_name, range(len(listen.tcp.tokens))):
+            for name in map(token_name, range(len(listen.tcp.tokens))):
                 token = await self._secrets.reveal(name)
                 self._masker.guard(token)
                 tokens.append((token, name))
@@ -468,24 +405,8 @@ def _known(found: Config) -> list[KnownCaller]:
     people = [KnownCaller(p.subject, tuple(p.groups), uid=p.uid) for p in found.callers]
     tokens = found.listen.tcp.tokens if found.listen.tcp else []
     return people + [
-        KnownCaller(t.subject, tuple(t.groups), token=_token_name(number)) for number, t in enumerate(tokens)
+        KnownCaller(t.subject, tuple(t.groups), token=token_name(number)) for number, t in enumerate(tokens)
     ]
-
-
-def _token_name(number: int) -> str:
-    return f"tcp-token-{number}"
-
-
-def _sources(chosen: Settings) -> dict[str, str]:
-    """Where each credential and token comes from, paths made absolute."""
-    named = {name: found.credential.source for name, found in chosen.upstreams.items() if found.credential}
-    tcp = chosen.config.listen.tcp
-    if tcp is not None:
-        named.update({_token_name(number): token.source for number, token in enumerate(tcp.tokens)})
-    return {
-        name: f"file:{chosen.base / source.removeprefix('file:')}" if source.startswith("file:") else source
-        for name, source in named.items()
-    }
 
 
 def _link_limits(chosen: Settings) -> LinkLimits:

@@ -24,10 +24,12 @@ from .errors import (
     InterposerError,
     Refusal,
 )
+from .flight import Batch, Flight, progress_token
 from .journal import Journal
 from .model import Call, Era, JsonObject, Progress
 from .pages import Pages
-from .ports import Authenticator, Cancellable, Clock, Connection, Masker, PolicyInformationPoint, Tasks
+from .ports import Authenticator, Clock, Connection, Masker, PolicyInformationPoint, Tasks
+from .subscriptions import Subscriptions
 from .wire import jsonrpc, mcp
 from .wire.framing import LineFramer, Oversize
 from .wire.jsonrpc import Notification, Request
@@ -68,40 +70,6 @@ class House:
     limits: Limits
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A request that is being worked on."""
-
-    request: Request
-    cancelled: bool = False
-    task: Cancellable | None = None
-    batch: _Batch | None = None
-    token: int | str | None = None
-    """The caller's progress token."""
-    progress: float = 0.0
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
-
-
-class _Batch:
-    """The answers to a 2025-03-26 batch, sent as one array when the last of them is there."""
-
-    def __init__(self, size: int, send: Callable[[bytes], None]) -> None:
-        self._missing = size
-        self._send = send
-        self._answers: list[bytes] = []
-
-    def answer(self, frame: bytes | None) -> None:
-        if frame is not None:
-            self._answers.append(frame.rstrip(b"\n"))
-        self._missing -= 1
-        if self._missing == 0 and self._answers:
-            self._send(b"[" + b",".join(self._answers) + b"]\n")
-
-
 class Session:
     """A `Receiver`: what one connection says, and what it is told."""
 
@@ -121,8 +89,8 @@ class Session:
         self._tasks = tasks
         self._dialogue = mcp.Dialogue()
         self._framer = LineFramer(house.limits.frame_bytes)
-        self._flights: dict[tuple[type, int | str], _Flight] = {}
-        self._listeners: dict[tuple[type, int | str], Request] = {}
+        self._flights: dict[tuple[type, int | str], Flight] = {}
+        self._subscriptions = Subscriptions(house.limits.in_flight)
         self._unasked = 0
         """Calls without an id that are being put on record; beyond `in_flight` they are dropped."""
         self._idle: anyio.Event | None = None
@@ -173,7 +141,7 @@ class Session:
 
     def _batch(self, messages: list[jsonrpc.Message | BadMessage]) -> None:
         expected = sum(isinstance(m, Request | BadMessage) for m in messages)
-        batch = _Batch(expected, self._send)
+        batch = Batch(expected, self._send)
         for message in messages:
             if isinstance(message, Request):
                 self._request(message, batch)
@@ -182,11 +150,11 @@ class Session:
             elif isinstance(message, BadMessage):
                 batch.answer(_error(message))
 
-    def _request(self, request: Request, batch: _Batch | None) -> None:
-        flight = _Flight(request, batch=batch)
+    def _request(self, request: Request, batch: Batch | None) -> None:
+        flight = Flight(request, batch=batch)
         key = (type(request.id), request.id)
         try:
-            if key in self._flights or key in self._listeners:
+            if key in self._flights or key in self._subscriptions:
                 raise BadMessage(INVALID_REQUEST, "A request with this id is in flight", id=request.id)
             if self._over:
                 raise BadMessage(INTERNAL_ERROR, "The broker is shutting down", id=request.id)
@@ -198,7 +166,7 @@ class Session:
         if answer is not None:
             self._answer(flight, jsonrpc.result(request.id, answer))
         elif request.method == "subscriptions/listen":
-            self._listen(key, request)
+            self._send(self._subscriptions.open(key, request))
         else:
             self._flights[key] = flight
             flight.task = self._tasks.start_soon(self._work, key, flight)
@@ -230,16 +198,16 @@ class Session:
         if isinstance(id, bool) or not isinstance(id, int | str):
             return
         key = (type(id), id)
-        listener = self._listeners.pop(key, None)
-        if listener is not None:
-            self._send(jsonrpc.result(listener.id, self._subscribed(listener, {"resultType": "complete"})))
+        ended = self._subscriptions.close(key)
+        if ended is not None:
+            self._send(ended)
         flight = self._flights.get(key)
         if flight is not None:
             flight.cancel()
 
     # -- work that waits
 
-    async def _work(self, key: tuple[type, int | str], flight: _Flight) -> None:
+    async def _work(self, key: tuple[type, int | str], flight: Flight) -> None:
         request = flight.request
         frame: bytes | None = None
         try:
@@ -264,7 +232,7 @@ class Session:
             self._answer(flight, frame)
             self._throttle()
 
-    async def _call(self, flight: _Flight) -> bytes:
+    async def _call(self, flight: Flight) -> bytes:
         params = flight.request.params
         name, arguments = params.get("name"), params.get("arguments", {})
         if not isinstance(name, str):
@@ -273,7 +241,7 @@ class Session:
             raise BadMessage(INVALID_PARAMS, "arguments must be an object")
         if not params.keys() <= _CALL_MEMBERS:
             raise BadMessage(INVALID_PARAMS, "tools/call has members that it does not know")
-        flight.token = self._token(params)
+        flight.token = progress_token(params)
         limits = self._house.limits
         call = Call(
             session=self.id,
@@ -345,42 +313,9 @@ class Session:
     def _stamped(self, result: JsonObject) -> JsonObject:
         return self._house.face.stamped(result) if self._dialogue.era is Era.MODERN else result
 
-    def _token(self, params: JsonObject) -> int | str | None:
-        meta = params.get("_meta")
-        token = meta.get("progressToken") if isinstance(meta, dict) else None
-        if token is None or isinstance(token, str) or (isinstance(token, int) and not isinstance(token, bool)):
-            return token
-        raise BadMessage(INVALID_PARAMS, "progressToken must be a string or an integer")
-
-    def _progress(self, flight: _Flight, progress: Progress) -> None:
-        """One counter for our own heartbeat and the upstream's: it only grows (MCP, progress)."""
-        if self._over or flight.cancelled:
-            return
-        told = progress.progress
-        passed = told is not None and told > flight.progress
-        flight.progress = float(told) if told is not None and passed else flight.progress + 0.001
-        params: JsonObject = {"progressToken": flight.token, "progress": told if passed else flight.progress}
-        if passed and progress.total is not None:
-            params["total"] = progress.total
-        if progress.message is not None:
-            params["message"] = progress.message
-        self._send(jsonrpc.notification("notifications/progress", params))
-
-    def _listen(self, key: tuple[type, int | str], request: Request) -> None:
-        wanted = request.params.get("notifications")
-        if not isinstance(wanted, dict):
-            self._send(jsonrpc.error(request.id, INVALID_PARAMS, "subscriptions/listen needs notifications"))
-            return
-        if len(self._listeners) >= self._house.limits.in_flight:
-            self._send(jsonrpc.error(request.id, INVALID_REQUEST, "Too many subscriptions"))
-            return
-        honoured = {"toolsListChanged": True} if wanted.get("toolsListChanged") is True else {}
-        self._listeners[key] = request
-        params = self._subscribed(request, {"notifications": honoured})
-        self._send(jsonrpc.notification("notifications/subscriptions/acknowledged", params))
-
-    def _subscribed(self, request: Request, params: JsonObject) -> JsonObject:
-        return {**params, "_meta": {mcp.META_SUBSCRIPTION: request.id}}
+    def _progress(self, flight: Flight, progress: Progress) -> None:
+        if not self._over and not flight.cancelled:
+            self._send(jsonrpc.notification("notifications/progress", flight.advanced(progress)))
 
     def _list_changed(self) -> None:
         if self._over:
@@ -388,13 +323,10 @@ class Session:
         if self._dialogue.era is Era.LEGACY:
             self._send(jsonrpc.notification("notifications/tools/list_changed", {}))
             return
-        for request in self._listeners.values():
-            wanted = request.params["notifications"]
-            if wanted.get("toolsListChanged") is True:
-                params = self._subscribed(request, {})
-                self._send(jsonrpc.notification("notifications/tools/list_changed", params))
+        for frame in self._subscriptions.list_changed():
+            self._send(frame)
 
-    def _answer(self, flight: _Flight, frame: bytes | None) -> None:
+    def _answer(self, flight: Flight, frame: bytes | None) -> None:
         """Send the answer; a request that was cancelled has none (MCP, cancellation)."""
         if flight.cancelled:
             frame = None
@@ -425,7 +357,7 @@ class Session:
                 flight.cancel()
             with anyio.move_on_after(CANCEL_S):
                 await self._landed()
-            self._listeners.clear()
+            self._subscriptions.clear()
             self._unwatch()
             self._connection.close()
             self._house.facts.forget(self.id)

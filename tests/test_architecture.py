@@ -17,7 +17,21 @@ FLOORS: list[list[str]] = [
     ["__init__", "model", "errors", "canonical"],
     ["display", "lifecycle", "chain", "ballot", "arguments", "policy", "masking", "wire"],
     ["ports"],
-    ["pages", "catalogue", "journal", "docket", "desk", "broker", "replies", "session", "recovery", "replay", "admin"],
+    [
+        "pages",
+        "catalogue",
+        "journal",
+        "docket",
+        "desk",
+        "broker",
+        "replies",
+        "flight",
+        "subscriptions",
+        "session",
+        "recovery",
+        "replay",
+        "admin",
+    ],
     [
         "clock",
         "crew",
@@ -31,7 +45,7 @@ FLOORS: list[list[str]] = [
         "channels",
         "boundary",
     ],
-    ["config", "standing", "state", "app", "shim", "cli", "__main__"],
+    ["logs", "config", "settings", "standing", "state", "app", "shim", "cli", "__main__"],
 ]
 APART = {
     "clock",

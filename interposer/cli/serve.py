@@ -23,8 +23,9 @@ def stdio(config: str | None, policy: str | None, client: str | None, command: t
     With `-- COMMAND`, that stdio MCP server is the upstream and no configuration is needed.
     """
     from interposer import app
+    from interposer.settings import settings
 
-    chosen = app.settings(config, policy, list(command))
+    chosen = settings(config, policy, list(command))
     if not chosen.upstreams:
         raise click.UsageError(
             "no upstream: name a command after --, or name an interposer.yaml with `upstreams:` by --config"
@@ -41,8 +42,9 @@ def serve(config: str | None, policy: str | None) -> None:
     Prints one line per listener, then `ready`.
     """
     from interposer import app
+    from interposer.settings import settings
 
-    chosen = app.settings(config, policy, [])
+    chosen = settings(config, policy, [])
     if not chosen.upstreams:
         raise click.UsageError("no configuration with upstreams; write an interposer.yaml and name it by --config")
     try:

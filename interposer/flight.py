@@ -1,0 +1,67 @@
+"""Requests in flight: one flight per request, and the batches that some of them came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import INVALID_PARAMS, BadMessage
+from .model import JsonObject, Progress
+from .ports import Cancellable
+from .wire.jsonrpc import Request
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A request that is being worked on."""
+
+    request: Request
+    cancelled: bool = False
+    task: Cancellable | None = None
+    batch: Batch | None = None
+    token: int | str | None = None
+    """The caller's progress token."""
+    progress: float = 0.0
+
+    def advanced(self, progress: Progress) -> JsonObject:
+        """The parameters of a progress notification. One counter for our own heartbeat and the upstream's: it only
+        grows (MCP, progress)."""
+        told = progress.progress
+        passed = told is not None and told > self.progress
+        self.progress = float(told) if told is not None and passed else self.progress + 0.001
+        params: JsonObject = {"progressToken": self.token, "progress": told if passed else self.progress}
+        if passed and progress.total is not None:
+            params["total"] = progress.total
+        if progress.message is not None:
+            params["message"] = progress.message
+        return params
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Batch:
+    """The answers to a 2025-03-26 batch, sent as one array when the last of them is there."""
+
+    def __init__(self, size: int, send: Callable[[bytes], None]) -> None:
+        self._missing = size
+        self._send = send
+        self._answers: list[bytes] = []
+
+    def answer(self, frame: bytes | None) -> None:
+        if frame is not None:
+            self._answers.append(frame.rstrip(b"\n"))
+        self._missing -= 1
+        if self._missing == 0 and self._answers:
+            self._send(b"[" + b",".join(self._answers) + b"]\n")
+
+
+def progress_token(params: JsonObject) -> int | str | None:
+    """The token that the caller wants progress under. Raises `BadMessage` for one that is none."""
+    meta = params.get("_meta")
+    token = meta.get("progressToken") if isinstance(meta, dict) else None
+    if token is None or isinstance(token, str) or (isinstance(token, int) and not isinstance(token, bool)):
+        return token
+    raise BadMessage(INVALID_PARAMS, "progressToken must be a string or an integer")
