@@ -6,6 +6,7 @@ import logging
 import os
 import secrets as randomness
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -51,6 +52,8 @@ from .wire.mcp import ServerFace
 log = logging.getLogger("interposer")
 T = TypeVar("T")
 DRAIN_S = 10.0
+MASKING_S_PER_MB = 1.0
+"""Of the processor's time, so that a busy machine withholds nothing; text that is all candidates needs most of it."""
 
 
 def run(serve: Callable[[Settings], Awaitable[int]], chosen: Settings) -> int:
@@ -127,7 +130,7 @@ class _Standing:
         self._chosen = chosen
         self._state = state
         self._clock = SystemClock()
-        self._masker = Engine(monotonic=self._clock.monotonic)
+        self._masker = Engine(monotonic=time.thread_time, seconds_per_mb=MASKING_S_PER_MB)
         self._policy = StandingPolicy(chosen.policy, self._policy_changed)
         self._secrets = SourcedSecrets(chosen.sources(), insecure_env=chosen.config.insecure_env)
         self._facts = MemoryFacts(self._clock)

@@ -55,8 +55,6 @@ class Journal:
         Raises `RecordFault`, and then the call must not be made. Cancelled: the intent is written all the same, and
         `abandon` says how it ended.
         """
-        if not self._store.healthy():
-            raise RecordFault("the record is not the file it was")
         invocation, decision = permit.invocation, permit.decision
         question = "" if permit.approval is None else permit.approval.question
         payload = _payload(decision, "arguments", masked)

@@ -108,7 +108,8 @@ class RecordStore(Protocol):
     """The durable record. One writer per store; a second one is refused at `open`."""
 
     async def append(self, record: Record) -> int:
-        """Chain the record and return its sequence number, only when it is on disk. Raises `RecordFault`."""
+        """Chain the record and return its sequence number: only when it is on disk, in the file that is still in
+        place. Raises `RecordFault`."""
 
     async def open_question(self, question: Question, record: Record) -> Question:
         """In one transaction: the open or granted question of the same digest if there is one (nothing is written),
@@ -137,7 +138,7 @@ class RecordStore(Protocol):
         """Intents without an outcome, oldest first."""
 
     def healthy(self) -> bool:
-        """Whether the file written to is still the file in place (device, inode, links): asked before each forward."""
+        """Whether the file written to is still the file in place (device, inode, links)."""
 
     async def aclose(self) -> None:
         """Everything appended is on disk and the store is released."""

@@ -188,8 +188,11 @@ def test_a_client_that_stops_reading_ends_the_shim(start: Start, broker: socket.
 
 
 @pytest.mark.parametrize("variable", ["INTERPOSER_SOCKET", "INTERPOSER_HOME", "HOME"])
-def test_the_socket_is_found_in_the_environment(start: Start, tmp_path: Path, variable: str) -> None:
+def test_the_socket_is_found_in_the_environment(
+    start: Start, tmp_path_factory: pytest.TempPathFactory, variable: str
+) -> None:
     """INTERPOSER_SOCKET, else INTERPOSER_HOME, else the state directory below HOME."""
+    tmp_path = tmp_path_factory.mktemp("h")  # short: the address of a Unix socket has 107 characters
     place = {"INTERPOSER_SOCKET": "broker.sock", "INTERPOSER_HOME": "broker.sock"}.get(
         variable, ".local/state/interposer/broker.sock"
     )

@@ -153,6 +153,8 @@ class Ledger:
     def _in_place(self, *, note: bool) -> bool:
         """`note`: remember the sizes. Neither file ever shrinks while it is open: checkpoints are passive and nothing
         vacuums."""
+        # Read before the files are looked at: the writer's thread notes larger sizes at any moment.
+        noted_bytes, noted_wal_bytes = self._file_bytes, self._wal_bytes
         try:
             file, wal = os.stat(self._path), os.stat(self._wal)
         except OSError:
@@ -161,8 +163,8 @@ class Ledger:
         in_place = (
             file.st_ino == self._file[1]
             and wal.st_ino == self._wal_file[1]
-            and file_bytes >= self._file_bytes
-            and wal_bytes >= self._wal_bytes
+            and file_bytes >= noted_bytes
+            and wal_bytes >= noted_wal_bytes
             and (file.st_dev, file.st_nlink) == (self._file[0], 1)
             and (wal.st_dev, wal.st_nlink) == (self._wal_file[0], 1)
         )

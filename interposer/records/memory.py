@@ -110,8 +110,8 @@ class MemoryRecordStore:
         self.fail = self.fail or "the record is closed"
 
     def _check(self) -> None:
-        if self.fail:
-            raise RecordFault(self.fail)
+        if self.fail or not self.in_place:
+            raise RecordFault(self.fail or "the record is not the file it was")
 
     def _chain(self, record: Record) -> int:
         try:
