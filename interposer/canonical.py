@@ -21,6 +21,10 @@ MAX_DEPTH = 64
 """Levels of arrays and objects in one message (RFC 8259 §9 lets a parser set one)."""
 
 
+STRICT_BYTES = 64 * 1024
+"""Up to this size answers are read as strictly as requests."""
+
+
 class Malformed(ValueError):
     """Not JSON as this house reads it; the text is a constant that echoes nothing of the input."""
 
@@ -39,19 +43,34 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 _sorting = msgspec.json.Encoder(decimal_format="number", order="sorted")
 
 
-def parse(raw: bytes) -> Json:
-    """JSON text -> value. Raises `Malformed`."""
+def _decoded(raw: bytes) -> Json:
     try:
-        value = _decoder.decode(raw)
+        return _decoder.decode(raw)
     except RecursionError:
         raise Malformed("nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError):
         raise Malformed("not valid JSON") from None
+
+
+def parse(raw: bytes) -> Json:
+    """JSON text -> value. Raises `Malformed`."""
+    value = _decoded(raw)
     members = _measure(value)
     # Where no quote is followed by white space, every member is written `":`, so equal counts prove that no key was
     # there twice. Colons inside of strings only make the counts differ, and then the slow reader has the last word.
     if members != raw.count(b'":') or b'" ' in raw or b'"\n' in raw or b'"\t' in raw or b'"\r' in raw:
         _refuse_duplicates(raw)
+    return value
+
+
+def parse_answer(raw: bytes) -> Json:
+    """As `parse`, but large texts are not searched for duplicate keys: the last one counts, as it does for most
+    readers. For answers only: nothing is decided on them, and what goes on is our own serialisation. Raises
+    `Malformed`."""
+    if len(raw) <= STRICT_BYTES:
+        return parse(raw)
+    value = _decoded(raw)
+    _measure(value)
     return value
 
 
@@ -124,7 +143,8 @@ def canonical(value: Json) -> bytes:
 
 
 def _one_line(raw: bytes) -> bytes:
-    if b"\xe2\x80" in raw:
+    # One byte is looked for ten times as fast as two.
+    if b"\xe2" in raw and b"\xe2\x80" in raw:
         return raw.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return raw
 

@@ -191,7 +191,7 @@ class Link:
 
     def _frame(self, frame: bytes) -> None:
         try:
-            message = jsonrpc.parse(frame)
+            message = jsonrpc.parse_answer(frame)
         except BadMessage as refused:
             if frame[:1] == b"[" and self.version == BATCHING_VERSION:
                 self._batch(frame)

@@ -54,6 +54,14 @@ def parse(frame: bytes) -> Message:
     return _message(_json(frame))
 
 
+def parse_answer(frame: bytes) -> Message:
+    """As `parse`, for what an upstream sends: see `canonical.parse_answer`."""
+    try:
+        return _message(canonical.parse_answer(frame))
+    except canonical.Malformed:
+        raise BadMessage(PARSE_ERROR, "The message is not valid JSON.") from None
+
+
 def parse_batch(frame: bytes, limit: int = BATCH_LIMIT) -> list[Message | BadMessage]:
     """One frame of MCP 2025-03-26 -> its messages, each judged for itself (JSON-RPC 2.0 §6).
 
