@@ -114,7 +114,6 @@ class Broker:
 
     async def _carry(self, call: Call, permit: Permit, shown: Masked, offer: Offer) -> Carried:
         try:
-            # Shielded: a row on disk has somebody who concludes it, even if the caller leaves while it is written.
             intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
         except InterposerError as fault:
             raise Unavailable(str(fault)) from fault

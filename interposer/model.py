@@ -102,8 +102,6 @@ class Call:
     hold_s: float = 4.0
     """How long this client can wait for a human before it is given a ticket."""
     on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)
-    client: str = ""
-    """The client's claimed name: for the record, never for a decision."""
 
 
 @dataclass(frozen=True, slots=True)

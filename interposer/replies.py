@@ -25,7 +25,7 @@ from .errors import (
     Unavailable,
     UnknownSkill,
 )
-from .model import Answered, Failed, Json, JsonObject
+from .model import Failed, InDoubt, Json, JsonObject
 from .wire.mcp import META_DECISION, META_PENDING
 
 _RELAYED_CODES = frozenset({INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR})
@@ -108,26 +108,26 @@ def upstream_error(carried: Carried) -> JsonObject | None:
 
 def result_of(carried: Carried) -> JsonObject:
     """The MCP result of a call that went across."""
-    if carried.withheld:
-        return _error_result(
-            "The tool was run, but its answer is withheld: it could not be masked or recorded as policy demands. "
-            "Do not repeat the call: it took effect. Tell the user.",
-            _facts(carried, BROKER_UNAVAILABLE, "withheld"),
-        )
-    if carried.outcome is Answered:
-        result: JsonObject = carried.masked.value
-        return result
     if carried.outcome is Failed:
         return _error_result(
             "The upstream service is not available. The tool was not run; nothing was executed. "
             "Tell the user; do not retry in a loop.",
             _facts(carried, UPSTREAM_FAILED, "upstream_unavailable"),
         )
-    return _error_result(
-        "The outcome of this call is unknown: it was sent, and no answer came. It may have taken effect. "
-        "Do not repeat it; check its effect first, or ask the user.",
-        _facts(carried, OUTCOME_UNKNOWN, "outcome_unknown"),
-    )
+    if carried.outcome is InDoubt:
+        return _error_result(
+            "The outcome of this call is unknown: it was sent, and no answer came. It may have taken effect. "
+            "Do not repeat it; check its effect first, or ask the user.",
+            _facts(carried, OUTCOME_UNKNOWN, "outcome_unknown"),
+        )
+    if carried.withheld:
+        return _error_result(
+            "The tool was run, but its answer is withheld: it could not be masked or recorded as policy demands. "
+            "Do not repeat the call: it took effect. Tell the user.",
+            _facts(carried, BROKER_UNAVAILABLE, "withheld"),
+        )
+    result: JsonObject = carried.masked.value
+    return result
 
 
 def _facts(carried: Carried, code: int, reason: str) -> JsonObject:

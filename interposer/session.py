@@ -250,7 +250,6 @@ class Session:
             arguments=arguments,
             hold_s=limits.hold_by_client.get(self._dialogue.client, limits.hold_s),
             on_progress=None if flight.token is None else lambda progress: self._progress(flight, progress),
-            client=self._dialogue.client,
         )
         id = flight.request.id
         try:
