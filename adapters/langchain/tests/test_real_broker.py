@@ -6,9 +6,11 @@ import asyncio
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,3 +120,32 @@ def _first_question() -> str:
 def _approvals(*words: str) -> str:
     line = [*BROKER, "approvals", *words]
     return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def test_twenty_real_brokers_come_and_go(config: Path, tmp_path: Path) -> None:
+    """After 20 cycles, half of them with `kill -9` of the broker, neither a broker nor its service is left."""
+    for n in range(20):
+        with InterposerToolkit.from_command([*BROKER, "stdio", "--config", str(config)]) as toolkit:
+            assert toolkit.get_tools()
+            if n % 2:
+                for pid in processes(str(config)):
+                    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    mark = str(tmp_path)
+    while (left := processes(mark)) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not left
+
+
+def processes(mark: str) -> list[int]:
+    """Processes whose command line holds the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if mark.encode() in line:
+                found.append(int(entry.name))
+    return found
