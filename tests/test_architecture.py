@@ -45,7 +45,7 @@ FLOORS: list[list[str]] = [
         "channels",
         "boundary",
     ],
-    ["logs", "config", "settings", "standing", "state", "app", "shim", "cli", "__main__"],
+    ["logs", "config", "settings", "standing", "state", "app", "spawned", "shim", "cli", "__main__"],
 ]
 APART = {
     "clock",

@@ -22,15 +22,9 @@ def stdio(config: str | None, policy: str | None, client: str | None, command: t
 
     With `-- COMMAND`, that stdio MCP server is the upstream and no configuration is needed.
     """
-    from interposer import app
-    from interposer.settings import settings
+    from interposer.spawned import stdio as serve_one
 
-    chosen = settings(config, policy, list(command))
-    if not chosen.upstreams:
-        raise click.UsageError(
-            "no upstream: name a command after --, or name an interposer.yaml with `upstreams:` by --config"
-        )
-    sys.exit(app.run(app.serve_stdio, chosen))
+    sys.exit(serve_one(config, policy, list(command)))
 
 
 @click.command(epilog="\b\nExample:\n  interposer serve --config /etc/interposer/interposer.yaml")
