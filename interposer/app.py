@@ -52,7 +52,7 @@ from .wire.mcp import ServerFace
 log = logging.getLogger("interposer")
 T = TypeVar("T")
 DRAIN_S = 10.0
-MASKING_S_PER_MB = 1.0
+MASKING_S_PER_MB = 0.5
 """Of the processor's time, so that a busy machine withholds nothing; text that is all candidates needs most of it."""
 
 

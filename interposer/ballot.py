@@ -40,17 +40,33 @@ class VoteRefused(InterposerError):
 
 def question_digest(invocation: Invocation, decision: Decision) -> str:
     """What a yes is bound to. The terms are in it because facts may raise them under one and the same policy."""
+    skill = invocation.skill
     terms = decision.terms or ApprovalTerms()
-    return digest(
-        [
-            invocation.principal.identity(),
-            invocation.skill.id,
-            invocation.skill.digest,
-            invocation.canonical.decode(),
-            decision.policy,
-            [sorted(terms.groups), sorted(terms.subjects), terms.quorum, float(terms.expires_s)],
-        ]
+    return _bound(invocation.principal, skill.id, skill.digest, invocation.canonical, decision.policy, terms)
+
+
+def intact(question: Question) -> bool:
+    """Whether what a human is shown of a live question is what its digest was made of."""
+    if question.state not in (QuestionState.OPEN, QuestionState.GRANTED):
+        return True  # what was asked is not kept any longer than it is needed
+    try:
+        return digest_of(question) == question.digest
+    except ValueError:
+        return False
+
+
+def digest_of(question: Question) -> str:
+    """The digest of what stands in a question."""
+    return _bound(
+        question.requester, question.skill, question.skill_digest, question.canonical, question.policy, question.terms
     )
+
+
+def _bound(
+    principal: Principal, skill: str, skill_digest: str, canonical: bytes, policy: str, terms: ApprovalTerms
+) -> str:
+    who_may = [sorted(terms.groups), sorted(terms.subjects), terms.quorum, float(terms.expires_s)]
+    return digest([principal.identity(), skill, skill_digest, canonical.decode(), policy, who_may])
 
 
 def named(principal: Principal) -> str:
@@ -82,6 +98,8 @@ def judge(question: Question, vote: Vote, *, overdue: bool, same_uid: bool = Fal
     """Whether this vote counts; with `same_uid`, whoever has the requester's uid is the requester. Raises
     `VoteRefused`."""
     voter, requester = vote.principal, question.requester
+    if not intact(question):
+        raise VoteRefused("altered", f"{question.id} is not as it was asked; run `interposer record verify`")
     if question.state is not QuestionState.OPEN:
         raise VoteRefused("ended", f"{question.id} is {question.state} already: the vote came too late")
     if overdue:

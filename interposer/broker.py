@@ -15,7 +15,7 @@ import anyio
 from .ballot import question_digest
 from .catalogue import Catalogue, Offer
 from .desk import Desk
-from .errors import Denied, InterposerError, Refusal, Unavailable
+from .errors import Denied, InterposerError, InvalidArguments, Refusal, Unavailable
 from .journal import Journal
 from .model import (
     Answered,
@@ -87,7 +87,7 @@ class Broker:
         try:
             principal = await self._authenticator.authenticate(call.caller)  # (1) who asks
             invocation, offer = await self._catalogue.match(principal, call)  # (2) which skill
-            offer.arguments.check(call.arguments)  # (3) before any human is bothered
+            self._check(invocation, offer)  # (3) before any human is bothered
             decision = self._decide(invocation)  # (4)
             self._admit(invocation, decision)
             shown = self._masker.mask(call.arguments, decision.obligations.mask)
@@ -105,6 +105,8 @@ class Broker:
                     masked=shown,
                 )
             except InterposerError as unrecorded:
+                if invocation is not None:
+                    self._journal.forget(invocation)
                 raise Unavailable(f"{refusal}; not recorded: {unrecorded}") from fault
             if refusal is fault:
                 raise
@@ -112,10 +114,19 @@ class Broker:
         self._facts.count(call.session)
         return await self._carry(call, permit, shown, offer)
 
+    def _check(self, invocation: Invocation, offer: Offer) -> None:
+        """Raises `InvalidArguments`, its words masked: they quote the definition as the upstream gave it."""
+        try:
+            offer.arguments.check(invocation.arguments)
+        except InvalidArguments as invalid:
+            profiles = self._policy().obligations(invocation.skill.id).mask
+            raise InvalidArguments(str(self._masker.mask(invalid.public, profiles).value)) from None
+
     async def _carry(self, call: Call, permit: Permit, shown: Masked, offer: Offer) -> Carried:
         try:
             intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
         except InterposerError as fault:
+            self._journal.forget(permit.invocation)
             raise Unavailable(str(fault)) from fault
         except anyio.get_cancelled_exc_class():
             # What was handed to the store is written all the same, so it is said how it ended.
@@ -126,16 +137,21 @@ class Broker:
         try:
             outcome = await upstream.call(intent, self._progress(call, permit))  # (7) the credential exists only here
         except anyio.get_cancelled_exc_class():
+            self._label(permit)
             await self._conclude_cut(intent, InDoubt("cancelled by the caller"))
             raise
         except Exception as fault:
             outcome = InDoubt(f"{type(fault).__name__} in the upstream's connection")
+        if not isinstance(outcome, Failed) or outcome.error is not None:
+            self._label(permit)
         carried = self._masked(permit, outcome, offer)  # (8) a masker that fails withholds
         try:
             await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
         except InterposerError:
             carried = replace(carried, masked=self._nothing, withheld="the outcome could not be recorded")
-        await self._afterwards(permit, outcome, carried.masked)
+        if carried.masked.counts.get("credential"):
+            with suppress(InterposerError), anyio.CancelScope(shield=True):
+                await self._journal.alarm(permit.invocation, "credential_echoed")
         return carried
 
     def _decide(self, invocation: Invocation) -> Decision:
@@ -192,11 +208,11 @@ class Broker:
         return Permit(invocation, latest, approval)
 
     async def _approved(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Approval:
-        await self._journal.asked(invocation, decision, shown)
         try:
+            await self._journal.asked(invocation, decision, shown)
             return await self._desk.obtain(invocation, decision, hold_s=call.hold_s, on_progress=call.on_progress)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(InterposerError):
                 await self._journal.withdrawn(invocation, decision)
             raise
 
@@ -234,13 +250,10 @@ class Broker:
         with anyio.CancelScope(shield=True):
             await self._journal.conclude(intent, outcome, self._nothing)
 
-    async def _afterwards(self, permit: Permit, outcome: Outcome, masked: Masked) -> None:
-        labels = permit.decision.obligations.labels
-        if labels and not isinstance(outcome, Failed):
-            self._facts.label(permit.invocation.session, labels)
-        if masked.counts.get("credential"):
-            with suppress(InterposerError), anyio.CancelScope(shield=True):
-                await self._journal.alarm(permit.invocation, "credential_echoed")
+    def _label(self, permit: Permit) -> None:
+        """The skill may have spoken: from here on the session is labelled, whoever still listens."""
+        if permit.decision.obligations.labels:
+            self._facts.label(permit.invocation.session, permit.decision.obligations.labels)
 
 
 def _untrue(masked: Masked, offer: Offer) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,13 +18,17 @@ import anyio
 
 from .arguments import Arguments, UnusableSchema, compiled
 from .canonical import canonical, digest, digest_bytes
-from .errors import Denied, Refusal, UnknownSkill, UpstreamFault
+from .errors import ConfigurationError, Denied, InterposerError, Refusal, Unavailable, UnknownSkill
 from .model import Call, Invocation, Json, JsonObject, Principal, Skill
 from .ports import Clock, Masker, Pins, PolicyDecisionPoint, Upstream
 
 PINNED = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 STALE_AFTER_S = 60.0
 """An upstream is asked again for its definitions when a call finds them older than this."""
+RETRY_AFTER_S = 2.0
+"""An upstream that could not be listed is not asked again sooner."""
+PATIENCE_S = 5.0
+UNSHOWABLE = "its definition cannot be masked"
 MAX_JUDGED = 10_000
 _NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,128}")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -51,6 +56,7 @@ class Shelf:
     withheld: dict[str, str] = field(default_factory=dict)
     """Name -> why a skill is not on offer: `changed`, `new`, or what is wrong with its definition."""
     listed_at: float = float("-inf")
+    failed_at: float = float("-inf")
     fault: str = ""
     current: dict[str, JsonObject] = field(default_factory=dict)
     """The definitions as last listed, sound ones only."""
@@ -99,10 +105,13 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """List every upstream that was not listed lately, all at the same time. An upstream that is down keeps what
-        it offered: its calls fail by themselves, and the others stay on offer."""
-        async with anyio.create_task_group() as tasks:
-            for shelf in self._shelves.values():
-                tasks.start_soon(self._freshen, shelf)
+        it offered: its calls fail by themselves, and the others stay on offer. One that is slow is waited for only as
+        long as there is nothing else to offer; callers are told when it is there."""
+        patience = PATIENCE_S if any(shelf.offers for shelf in self._shelves.values()) else None
+        with anyio.move_on_after(patience):
+            async with anyio.create_task_group() as tasks:
+                for shelf in self._shelves.values():
+                    tasks.start_soon(self._freshen, shelf)
 
     def visible(self, principal: Principal) -> list[Offer]:
         """The skills of which a call by this principal could be allowed or asked for, in a stable order."""
@@ -120,12 +129,13 @@ class Catalogue:
             await (self.refresh() if shelf is None else self._freshen(shelf))
             found = self._exposed.get(call.name)
         if found is None:
-            raise UnknownSkill(call.name)
+            raise self._unknown(call.name)
         if isinstance(found, tuple):
             raise self._changed(principal, call.name, found)
         offer = found
         if not self._offered(principal, offer.skill):
-            raise UnknownSkill(call.name)
+            await self.refresh()  # as for a skill that does not exist, which takes that long
+            raise self._unknown(call.name)
         exact = canonical(call.arguments)
         invocation = Invocation(
             self._new_id("i"), call.session, principal, offer.skill, call.arguments, exact, digest_bytes(exact)
@@ -193,7 +203,8 @@ class Catalogue:
         """The policy changed: what is shown is masked anew, and callers are told that the list may differ."""
         for shelf in self._shelves.values():
             shelf.offers = {}
-            self._stock(shelf)
+            with suppress(ConfigurationError):  # pins that cannot be read any more: nothing of it is offered
+                self._stock(shelf)
         self._expose()
         self.announce()
 
@@ -206,13 +217,22 @@ class Catalogue:
             return None
         return self._shelves[found.skill.upstream if isinstance(found, Offer) else found[0]]
 
+    def _unknown(self, exposed: str) -> Refusal:
+        """No such skill, as far as one can say while every upstream has been heard of."""
+        silent = [shelf.upstream.name for shelf in self._shelves.values() if shelf.fault and not shelf.current]
+        if not silent:
+            return UnknownSkill(exposed)
+        refusal = Unavailable(f"{', '.join(silent)}: not available, and nothing is known of what it offers")
+        refusal.public = "The tool is not known, and an upstream service that may have it is not available."
+        return refusal
+
     def _changed(self, principal: Principal, exposed: str, place: tuple[str, str]) -> Refusal:
         upstream, name = place
         skill = Skill(
             f"{upstream}.{name}", upstream, name, exposed, (self._pins.load(upstream) or {}).get(name, {}), ""
         )
         if not self._policy().offers(principal, skill):
-            return UnknownSkill(exposed)
+            return self._unknown(exposed)
         return Denied(
             f"the definition of {skill.id} is not the pinned one",
             name="skill_changed",
@@ -221,25 +241,30 @@ class Catalogue:
 
     async def _freshen(self, shelf: Shelf) -> None:
         async with shelf.lock:
-            if self._clock.monotonic() - shelf.listed_at <= STALE_AFTER_S:
+            now = self._clock.monotonic()
+            if now - shelf.listed_at <= STALE_AFTER_S or now - shelf.failed_at <= RETRY_AFTER_S:
                 return
             try:
-                listed = await shelf.upstream.skills()
-            except UpstreamFault as fault:
+                await self._list(shelf)
+                shelf.failed_at = float("-inf")
+            except (InterposerError, OSError) as fault:
                 shelf.fault = str(fault)
-                return
-            first = not shelf.current and not shelf.fault
-            before = (shelf.offers, shelf.withheld)
-            shelf.fault = ""
-            shelf.listed_at = self._clock.monotonic()
-            self._read(shelf, listed)
-            if self._pins.load(shelf.upstream.name) is None:
-                self._pins.save(shelf.upstream.name, shelf.current)
-                self.pinned.append((shelf.upstream.name, len(shelf.current)))
-            self._stock(shelf)
-            self._expose()
-            if not first and before != (shelf.offers, shelf.withheld):
-                self.announce()
+                shelf.failed_at = self._clock.monotonic()
+
+    async def _list(self, shelf: Shelf) -> None:
+        listed = await shelf.upstream.skills()
+        first = not shelf.current and not shelf.fault
+        before = (shelf.offers, shelf.withheld)
+        self._read(shelf, listed)
+        if self._pins.load(shelf.upstream.name) is None:
+            self._pins.save(shelf.upstream.name, shelf.current)
+            self.pinned.append((shelf.upstream.name, len(shelf.current)))
+        self._stock(shelf)
+        self._expose()
+        shelf.fault = ""
+        shelf.listed_at = self._clock.monotonic()
+        if not first and before != (shelf.offers, shelf.withheld):
+            self.announce()
 
     def _read(self, shelf: Shelf, listed: list[JsonObject]) -> None:
         shelf.current = {}
@@ -256,7 +281,9 @@ class Catalogue:
     def _stock(self, shelf: Shelf) -> None:
         """Put on offer what is as it was pinned; say of the rest why it is not."""
         pins = self._pins.load(shelf.upstream.name) or {}
-        shelf.withheld = {name: why for name, why in shelf.withheld.items() if why not in ("changed", "new")}
+        shelf.withheld = {
+            name: why for name, why in shelf.withheld.items() if why not in ("changed", "new", UNSHOWABLE)
+        }
         offers: dict[str, Offer] = {}
         for name, definition in shelf.current.items():
             pin = pins.get(name)
@@ -267,7 +294,10 @@ class Catalogue:
             else:
                 old = shelf.offers.get(name)
                 same = old is not None and old.skill.definition == definition
-                offers[name] = old if same and old else self._offer(shelf.upstream.name, definition)
+                try:
+                    offers[name] = old if same and old else self._offer(shelf.upstream.name, definition)
+                except (InterposerError, ValueError):
+                    shelf.withheld[name] = UNSHOWABLE
         shelf.offers = offers
 
     def _offer(self, upstream: str, definition: JsonObject) -> Offer:
@@ -287,9 +317,12 @@ class Catalogue:
             for name in [*shelf.offers, *(n for n, why in shelf.withheld.items() if why == "changed")]:
                 places.setdefault(name, []).append(shelf)
         exposed: dict[str, Offer | tuple[str, str]] = {}
+        # What looks like another upstream's prefix gets its own, or it would take that one's name.
+        reserved = tuple(f"{upstream}__" for upstream in self._shelves)
         for name, shelves in places.items():
             for shelf in shelves:
-                public = name if len(shelves) == 1 else f"{shelf.upstream.name}__{name}"
+                alone = len(shelves) == 1 and not name.startswith(reserved)
+                public = name if alone else f"{shelf.upstream.name}__{name}"
                 exposed[public] = self._named(shelf, name, public)
         self._exposed = exposed
 

@@ -76,7 +76,12 @@ Duration = Annotated[str, Checked(_duration)]
 Source = Annotated[str, Checked(_matching(r"(file|env):.+", "file:PATH (mode 0400) or env:NAME (insecure)"))]
 Variable = Annotated[str, Checked(_matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"))]
 UpstreamName = Annotated[
-    str, Checked(_matching(r"[A-Za-z][A-Za-z0-9_-]{0,31}", "a letter, then at most 31 letters, digits, _ or -"))
+    str,
+    Checked(
+        _matching(
+            r"(?!.*__)[A-Za-z][A-Za-z0-9_-]{0,31}(?<!_)", "a letter, then at most 31 letters, digits, single _ or -"
+        )
+    ),
 ]
 
 

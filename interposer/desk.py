@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from .ballot import OPERATOR, VoteRefused, asked, cast, judge, named, question_digest, row, rows
+from .ballot import OPERATOR, VoteRefused, asked, cast, intact, judge, named, question_digest, row, rows
 from .canonical import canonical
 from .docket import DeskLimits, Docket
 from .errors import ApprovalPending, ApprovalRefused, Denied, InterposerError, RecordFault
@@ -190,6 +190,8 @@ class Desk:
         question = await self._store.question(id)
         if question is None:
             raise UnknownQuestion(f"no question {id!r}")
+        if not intact(question):
+            raise RecordFault(f"{id} is not as it was asked; run `interposer record verify`")
         return question
 
     async def pending(self) -> list[Question]:

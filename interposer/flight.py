@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import anyio
 
 from .errors import INVALID_PARAMS, BadMessage
 from .model import JsonObject, Progress
-from .ports import Cancellable
 from .wire.jsonrpc import Request
 
 
@@ -16,8 +17,9 @@ class Flight:
     """A request that is being worked on."""
 
     request: Request
-    cancelled: bool = False
-    task: Cancellable | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """What works on it works inside of this. Cancelled by it, and not by its task: shields must hold, and a task that
+    is cancelled before it began would never clear up."""
     batch: Batch | None = None
     token: int | str | None = None
     """The caller's progress token."""
@@ -36,10 +38,12 @@ class Flight:
             params["message"] = progress.message
         return params
 
+    @property
+    def cancelled(self) -> bool:
+        return self.scope.cancel_called
+
     def cancel(self) -> None:
-        self.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
+        self.scope.cancel()
 
 
 class Batch:

@@ -66,6 +66,10 @@ class Journal:
         if self._reached.get(permit.invocation.id) is Kind.INTENDED:
             await self._step(Kind.IN_DOUBT, permit.invocation, permit.decision, code="cancelled_unsent")
 
+    def forget(self, invocation: Invocation) -> None:
+        """The end of a call could not be written: nothing more follows in this run, and recovery ends it on record."""
+        self._reached.pop(invocation.id, None)
+
     async def conclude(self, intent: Intent, outcome: Outcome, masked: Masked, *, withheld: str = "") -> None:
         """How the call ended, on disk. `masked` is what the caller is given: the result, or the upstream's error.
         `withheld`: an answer came and may not be shown; the row says so, and `masked` is kept as it is given."""

@@ -25,7 +25,7 @@ from .errors import (
     Unavailable,
     UnknownSkill,
 )
-from .model import Failed, InDoubt, Json, JsonObject
+from .model import Answered, Failed, Json, JsonObject
 from .wire.mcp import META_DECISION, META_PENDING
 
 _RELAYED_CODES = frozenset({INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR})
@@ -108,13 +108,13 @@ def upstream_error(carried: Carried) -> JsonObject | None:
 
 def result_of(carried: Carried) -> JsonObject:
     """The MCP result of a call that went across."""
-    if carried.outcome is Failed:
+    if carried.outcome is Failed and not carried.withheld:
         return _error_result(
             "The upstream service is not available. The tool was not run; nothing was executed. "
             "Tell the user; do not retry in a loop.",
             _facts(carried, UPSTREAM_FAILED, "upstream_unavailable"),
         )
-    if carried.outcome is InDoubt:
+    if carried.outcome is not Answered:
         return _error_result(
             "The outcome of this call is unknown: it was sent, and no answer came. It may have taken effect. "
             "Do not repeat it; check its effect first, or ask the user.",

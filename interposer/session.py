@@ -14,6 +14,7 @@ import anyio
 
 from . import replies
 from .broker import Broker
+from .canonical import encode
 from .catalogue import Catalogue
 from .errors import (
     INTERNAL_ERROR,
@@ -36,6 +37,8 @@ from .wire.jsonrpc import Notification, Request
 
 log = logging.getLogger(__name__)
 _CALL_MEMBERS = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
+MOST_CLIENT_BYTES = 4096
+"""Of what a peer says about itself: it says so before it is known."""
 CANCEL_S = 5.0
 """How long cancelled calls may take to be put on record."""
 
@@ -169,7 +172,7 @@ class Session:
             self._send(self._subscriptions.open(key, request))
         else:
             self._flights[key] = flight
-            flight.task = self._tasks.start_soon(self._work, key, flight)
+            self._tasks.start_soon(self._work, key, flight)
 
     def _at_once(self, request: Request) -> JsonObject | None:
         """The result of a request that needs no waiting; None where one has to wait. Raises `BadMessage`."""
@@ -208,22 +211,10 @@ class Session:
     # -- work that waits
 
     async def _work(self, key: tuple[type, int | str], flight: Flight) -> None:
-        request = flight.request
         frame: bytes | None = None
         try:
-            if request.method == "tools/call":
-                frame = await self._call(flight)
-            else:
-                frame = jsonrpc.result(request.id, await self._list(request))
-        except BadMessage as bad:
-            frame = _error(bad, id=request.id)
-        except InterposerError as fault:
-            log.warning("%s: %s", request.method, fault)
-            frame = jsonrpc.error(request.id, INTERNAL_ERROR, fault.public)
-        except Exception:
-            # The session boundary: whatever went wrong, the caller is told nothing but that.
-            log.exception("unexpected fault in %s", request.method)
-            frame = jsonrpc.error(request.id, INTERNAL_ERROR, "The broker failed. The outcome is unknown.")
+            with flight.scope:
+                frame = await self._worked(flight)
         finally:
             # Also when the call was cancelled; then there is no frame, and nothing is answered.
             del self._flights[key]
@@ -231,6 +222,22 @@ class Session:
                 self._idle.set()
             self._answer(flight, frame)
             self._throttle()
+
+    async def _worked(self, flight: Flight) -> bytes:
+        request = flight.request
+        try:
+            if request.method == "tools/call":
+                return await self._call(flight)
+            return jsonrpc.result(request.id, await self._list(request))
+        except BadMessage as bad:
+            return _error(bad, id=request.id)
+        except InterposerError as fault:
+            log.warning("%s: %s", request.method, fault)
+            return jsonrpc.error(request.id, INTERNAL_ERROR, fault.public)
+        except Exception:
+            # The session boundary: whatever went wrong, the caller is told nothing but that.
+            log.exception("unexpected fault in %s", request.method)
+            return jsonrpc.error(request.id, INTERNAL_ERROR, "The broker failed. The outcome is unknown.")
 
     async def _call(self, flight: Flight) -> bytes:
         params = flight.request.params
@@ -302,7 +309,8 @@ class Session:
 
     async def _introduce(self, client: object) -> None:
         try:
-            masked = self._house.masker.mask(client, frozenset({"pii", "secrets"}))
+            known = client if len(encode(client)) <= MOST_CLIENT_BYTES else "too large to be kept"
+            masked = self._house.masker.mask(known, frozenset({"pii", "secrets"}))
             await self._house.journal.introduced(self.id, masked)
         except InterposerError as fault:
             log.warning("the introduction of %s could not be recorded: %s", self.id, fault)

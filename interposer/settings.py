@@ -40,12 +40,14 @@ def token_name(number: int) -> str:
 
 def settings(config_file: str | None, policy: str | None, command: list[str]) -> Settings:
     """Raises `ConfigurationError`."""
-    path = None if command else config.find(config_file)
+    path = config.find(config_file)
     found = config.load(path) if path else Config(version=1)
     base = path.parent if path else Path.cwd()
     standing = policy or (found.policy if found.policy == config.STARTER else str(base / found.policy))
     home = base / found.state if found.state else config.home()
-    upstreams = {_name(command): UpstreamConfig(command=command)} if command else dict(found.upstreams)
+    # A command stands in for the configured upstreams, and for nothing else: policy, callers and limits hold.
+    given = {_name(command): UpstreamConfig(command=command, cwd=str(Path.cwd()))} if command else {}
+    upstreams = given or dict(found.upstreams)
     return Settings(found, base, standing, home, upstreams)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InterposerError
 
 _OPTIONS = ("--config", "--policy", "--client")
 NO_UPSTREAM = "no upstream: name a command after --, or name an interposer.yaml with `upstreams:` by --config"
@@ -37,6 +37,9 @@ def stdio(config: str | None, policy: str | None, command: list[str]) -> int:
         return app.run(app.serve_stdio, chosen)
     except ConfigurationError as error:
         return _refused(*map(str, error.problems))
+    except InterposerError as error:
+        _refused(str(error))
+        return 5
 
 
 def _refused(*lines: str) -> int:

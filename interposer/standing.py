@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from .config import STARTER, read_text
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InterposerError
 from .policy import engine
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class StandingPolicy:
             await self.reload()
         except ConfigurationError as error:
             log.error("the policy was not reloaded, the old one stands:\n%s", error)
+        except InterposerError as error:
+            log.error("the policy was reloaded, but not all of what follows was done: %s", error)
 
     def _read(self) -> engine.Policy:
         if self._source == STARTER:

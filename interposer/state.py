@@ -50,13 +50,17 @@ def _private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
+        ours = not any(folder.iterdir()) or (folder / "record.db").exists() or (folder / "slots").exists()
     except OSError as error:
-        raise ConfigurationError(
-            [Problem(str(folder), 0, 0, f"cannot be made ({error.strerror}); set INTERPOSER_HOME to a folder of yours")]
-        ) from None
+        text = f"cannot be made ({error.strerror}); set INTERPOSER_HOME to a folder of yours"
+        raise _problem(folder, text) from None
     if found.st_uid != os.getuid():
-        raise ConfigurationError(
-            [Problem(str(folder), 0, 0, "belongs to somebody else; set INTERPOSER_HOME to a folder of yours")]
-        )
+        raise _problem(folder, "belongs to somebody else; set INTERPOSER_HOME to a folder of yours")
+    if found.st_mode & 0o077 and not ours and folder.name != "slots":
+        raise _problem(folder, "is open to others and holds other things; set INTERPOSER_HOME to a folder of its own")
     if found.st_mode & 0o077:
         folder.chmod(0o700)
+
+
+def _problem(folder: Path, text: str) -> ConfigurationError:
+    return ConfigurationError([Problem(str(folder), 0, 0, text)])

@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from interposer import __version__
-from interposer.errors import ConfigurationError
+from interposer.errors import ConfigurationError, InterposerError
 
 # command -> (module, attribute, line in the overview)
 COMMANDS = {
@@ -72,7 +72,13 @@ def main() -> None:
         for problem in error.problems:
             click.echo(f"interposer: {problem}", err=True)
         sys.exit(2)
+    except InterposerError as error:
+        click.echo(f"interposer: {error}", err=True)
+        sys.exit(5)
     except BrokenPipeError:
         # The reader of our output has gone; what it read was right.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        click.echo(f"interposer: {error.strerror or error}", err=True)
+        sys.exit(5)

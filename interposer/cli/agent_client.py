@@ -57,9 +57,9 @@ class AgentClient:
         until = time.monotonic() + wait_s
         while True:
             message = self._line(until)
-            if message.get("id") != self._next:
-                continue
             error = message.get("error")
+            if message.get("id") != self._next and not (message.get("id") is None and isinstance(error, dict)):
+                continue
             if isinstance(error, dict):
                 raise CallRefused(int(error.get("code", 0)), str(error.get("message", "")))
             result = message.get("result")

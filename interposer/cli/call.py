@@ -12,10 +12,19 @@ from interposer.config import home
 
 from .agent_client import AgentClient, CallRefused, NoAnswer, agent
 from .display import printable
-from .serve import CONFIG, POLICY
+from .serve import CONFIG, POLICY, words
 
 DENIED, WAITING, UNAVAILABLE = 3, 4, 5
-_CODES = {-31001: DENIED, -31002: DENIED, -31003: UNAVAILABLE, -31004: UNAVAILABLE, -31005: UNAVAILABLE, -32602: 2}
+_CODES = {
+    -31001: DENIED,
+    -31002: DENIED,
+    -31003: UNAVAILABLE,
+    -31004: UNAVAILABLE,
+    -31005: UNAVAILABLE,
+    -32602: 2,
+    -32600: 2,
+    -32700: 2,
+}
 
 
 @click.command(
@@ -41,14 +50,12 @@ def call(
     """Call SKILL (its id `<upstream>.<name>`, or the name agents see).
 
     A VALUE that is JSON is taken as JSON, else as text. Uses the running daemon, unless --config, --policy or
-    --upstream says otherwise. Exit codes: 0 done, 1 the skill reported an error, 3 denied, 4 waiting for approval,
-    5 unavailable.
+    --upstream says otherwise. Exit codes: 0 done, 1 the skill reported an error, 2 no such skill or unfit arguments,
+    3 denied, 4 waiting for approval, 5 unavailable.
     """
-    import shlex
-
     given = _arguments(arguments, pairs)
     try:
-        with agent(home(), config=config, policy=policy, command=shlex.split(upstream or "")) as (client, _):
+        with agent(home(), config=config, policy=policy, command=words(upstream)) as (client, _):
             result = client.request("tools/call", {"name": _exposed(client, skill), "arguments": given})
     except CallRefused as refused:
         click.echo(f"interposer: {printable(str(refused))}", err=True)
@@ -71,6 +78,8 @@ def _arguments(whole: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
             raise click.UsageError("--arguments must be a JSON object")
     for pair in pairs:
         key, sign, value = pair.partition("=")
+        if key in given:
+            raise click.UsageError(f"{key!r} is given twice")
         if not sign or not key:
             raise click.UsageError(f"{pair!r}: expected KEY=VALUE")
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -30,7 +29,7 @@ def mask(jsonl: bool, profiles: tuple[str, ...]) -> None:
     """Mask personal data and secrets in standard input."""
     from interposer.masking.engine import PROFILES, Engine
 
-    engine = Engine(monotonic=time.monotonic)
+    engine = Engine()  # a filter may take its time; the broker may not
     chosen = frozenset(profiles) or PROFILES
     source, target = sys.stdin.buffer, sys.stdout.buffer
     if jsonl:
@@ -44,6 +43,7 @@ def mask(jsonl: bool, profiles: tuple[str, ...]) -> None:
 def _lines(engine: Engine, profiles: frozenset[str], source: BinaryIO, target: BinaryIO) -> None:
     from interposer.canonical import Malformed, encode, parse
 
+    wrong = False
     for number, line in enumerate(source, start=1):
         if not line.strip():
             continue
@@ -53,9 +53,15 @@ def _lines(engine: Engine, profiles: frozenset[str], source: BinaryIO, target: B
         except (Malformed, KeyError, TypeError):
             text = None
         if not isinstance(text, str):
-            click.echo(f'line {number}: expected {{"text": …}}', err=True)
-            sys.exit(2)
+            problem = f'line {number}: expected {{"text": …}}'
+            click.echo(problem, err=True)
+            target.write(encode({"error": problem}) + b"\n")
+            wrong = True
+            continue
         target.write(encode({"text": _masked(engine, profiles, text)}) + b"\n")
+        target.flush()
+    if wrong:
+        sys.exit(2)
 
 
 def _masked(engine: Engine, profiles: frozenset[str], text: str) -> str:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import click
 
 from interposer.records.lock import RecordHeld
 
-CONFIG = click.option("--config", metavar="FILE", help="Configuration (default: see `interposer --help`).")
+CONFIG = click.option(
+    "--config",
+    metavar="FILE",
+    help="Configuration (default: $INTERPOSER_CONFIG, ./interposer.yaml, ~/.config/interposer/interposer.yaml).",
+)
 POLICY = click.option("--policy", metavar="FILE", help="Policy file or builtin:starter (default: the configuration's).")
+
+
+def words(upstream: str | None) -> list[str]:
+    """The words of an `--upstream` option."""
+    try:
+        return shlex.split(upstream or "")
+    except ValueError as error:
+        raise click.UsageError(f"--upstream cannot be split into words: {error}") from None
 
 
 @click.command(epilog="\b\nExample:\n  interposer stdio -- npx -y @modelcontextprotocol/server-filesystem ~/notes")

@@ -16,7 +16,7 @@ from interposer.config import home
 from .admin_client import AdminClient, AdminError, BrokerUnavailable, sockets
 from .agent_client import NoAnswer, agent
 from .display import as_json, printable
-from .serve import CONFIG, POLICY
+from .serve import CONFIG, POLICY, words
 
 UPSTREAM = click.option("--upstream", metavar="CMD", help="Start this stdio MCP server instead.")
 START_S = 30.0
@@ -25,9 +25,7 @@ START_S = 30.0
 @contextlib.contextmanager
 def administration(config: str | None, policy: str | None, upstream: str | None) -> Iterator[AdminClient]:
     """The administration of the running broker, or of one started for this command. Raises `NoAnswer`."""
-    import shlex
-
-    command = shlex.split(upstream or "")
+    command = words(upstream)
     under = home()
     if not (config or policy or command):
         for path in sockets(under):
@@ -101,6 +99,11 @@ def pin(
 ) -> None:
     """Agree to the definitions that the upstreams (all, or those named) give now."""
     found = _ask(*chosen, "skills/list", {})
+    known = {s["skill"].split(".", 1)[0] for s in found["skills"]} | {row["upstream"] for row in found["withheld"]}
+    if set(upstreams) - known:
+        raise click.UsageError(
+            f"no upstream {', '.join(sorted(set(upstreams) - known))}; there are: {', '.join(sorted(known))}"
+        )
     rows = [r for r in found["differences"] if not upstreams or r["skill"].split(".", 1)[0] in upstreams]
     changed: Any = {}
     if not diff:

@@ -16,10 +16,12 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from interposer import canonical, chain
+from interposer.ballot import intact
 from interposer.errors import RecordFault
 from interposer.lifecycle import INVOCATION
 from interposer.model import JsonObject, Kind, QuestionState
 
+from . import questions as asking
 from .row import pseudonym
 from .schema import LINKS, VERSION, link_of
 
@@ -154,12 +156,29 @@ class RecordReader:
         ]
         if stray is not None:
             return chain.Break(stray, "payload_inserted", f"row {stray}: a payload without a row")
+        return self._questions(questions) or self._names()
+
+    def _questions(self, told: dict[str, tuple[int, str]]) -> chain.Break | None:
+        missing = dict(told)
         for id, state in self._db.execute("SELECT id, state FROM questions"):
-            seq, expected = questions.get(id, (0, "never opened"))
+            seq, expected = told.get(id, (0, "never opened"))
+            missing.pop(id, None)
             if state != expected:
                 text = f"row {seq}: question {id} is {expected} by the chain, and {state} in its table"
                 return chain.Break(seq, "question_edited", text)
-        return self._names()
+            if not self._is_as_asked(id):
+                text = f"row {seq}: question {id} is not the one that was asked"
+                return chain.Break(seq, "question_edited", text)
+        for id, (seq, state) in missing.items():
+            return chain.Break(seq, "question_missing", f"row {seq}: question {id} is {state} by the chain, and gone")
+        return None
+
+    def _is_as_asked(self, id: str) -> bool:
+        try:
+            question = asking.find(self._db, id)
+        except RecordFault:
+            return False
+        return question is not None and intact(question)
 
     def _names(self) -> chain.Break | None:
         key = self._db.execute("SELECT value FROM meta WHERE name = 'pseudonym_key'").fetchone()

@@ -74,6 +74,10 @@ class Waiting:
         self.on_progress(Progress(message if isinstance(message, str) else None, progress, total))
 
 
+MOST_PROGRESS = 2**53
+"""Beyond it a float cannot count, and some integers are no float at all."""
+
+
 class Link:
     """The conversation with one process; `write` takes its bytes, `received` brings the process's."""
 
@@ -292,5 +296,7 @@ class Link:
 
 def _number(value: Json) -> float | int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    if not -MOST_PROGRESS <= value <= MOST_PROGRESS:
         return None
     return float(value) if isinstance(value, Decimal) else value

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from interposer import chain
+from interposer.ballot import digest_of
 from interposer.errors import RecordFault
 from interposer.model import (
     ApprovalTerms,
@@ -48,10 +49,11 @@ def record(kind: Kind = Kind.INTENDED, invocation: str = "i1", **changes: object
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def question(id: str = "q1", digest: str = "d1", **changes: object) -> Question:
+def question(id: str = "q1", call: str = "d1", **changes: object) -> Question:
+    """An open question about one of several calls; its digest is what it would be."""
     made = Question(
         id=id,
-        digest=digest,
+        digest="",
         state=QuestionState.OPEN,
         session="s1",
         invocation="i1",
@@ -59,13 +61,17 @@ def question(id: str = "q1", digest: str = "d1", **changes: object) -> Question:
         skill="crm.refund",
         skill_digest="d" * 64,
         policy="p" * 64,
-        canonical=b'{"amount":70}',
+        canonical=f'{{"amount":70,"for":"{call}"}}'.encode(),
         terms=ApprovalTerms(frozenset({"leads"}), frozenset(), 1, 1800.0),
         rules=(MatchedRule("r1", Effect.ASK, "policy.yaml", 3, "ask a lead"),),
         asked_at=NOW,
         expires_at=NOW + 1800,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    made = replace(made, **changes)  # type: ignore[arg-type]
+    return made if "digest" in changes else replace(made, digest=digest_of(made))
+
+
+D1, D2 = question().digest, question(call="d2").digest
 
 
 def about(kind: Kind, asked: Question, at: float = NOW) -> Record:
@@ -269,7 +275,7 @@ async def test_a_grant_is_consumed_once(store: Store) -> None:
     won: list[bool] = []
 
     async def consume() -> None:
-        won.append(await store.consume("q1", "d1", NOW + 2, about(Kind.CONSUMED, asked)))
+        won.append(await store.consume("q1", D1, NOW + 2, about(Kind.CONSUMED, asked)))
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
@@ -279,7 +285,7 @@ async def test_a_grant_is_consumed_once(store: Store) -> None:
     assert (await kinds(store)).count("consumed") == 1
 
 
-@pytest.mark.parametrize(("digest", "now", "grant"), [("d2", NOW, True), ("d1", NOW + 1800, True), ("d1", NOW, False)])
+@pytest.mark.parametrize(("digest", "now", "grant"), [(D2, NOW, True), (D1, NOW + 1800, True), (D1, NOW, False)])
 async def test_a_yes_to_something_else_too_late_or_not_given_is_not_consumed(
     store: Store, digest: str, now: float, grant: bool
 ) -> None:
@@ -318,7 +324,7 @@ async def test_the_exact_call_is_forgotten_when_its_question_ends(store: Store) 
     """Unmasked arguments are kept only as long as somebody must be able to read them."""
     asked = await opened(store, question())
     await store.revise("q1", granting)
-    await store.consume("q1", "d1", NOW + 2, about(Kind.CONSUMED, asked))
+    await store.consume("q1", D1, NOW + 2, about(Kind.CONSUMED, asked))
     ended = await store.question("q1")
     assert ended is not None
     assert ended.canonical == b""

@@ -14,6 +14,7 @@ from anyio.abc import ByteReceiveStream, ByteSendStream
 from interposer.broker import Broker, Carried
 from interposer.callers import Callers, KnownCaller
 from interposer.catalogue import Catalogue
+from interposer.crew import Crew
 from interposer.desk import Desk
 from interposer.facts import MemoryFacts
 from interposer.journal import Journal
@@ -188,7 +189,8 @@ async def indoors(
         clock=clock,
         limits=limits or Limits(hold_s=0.0, grace_s=0.05, hold_by_client=dict(hold_by_client or {})),
     )
-    async with anyio.create_task_group() as tasks:
+    faults: list[BaseException] = []
+    async with Crew(faults.append) as tasks:
         sessions: list[Session] = []
 
         def accept(connection: Any) -> Session:
@@ -196,7 +198,7 @@ async def indoors(
             return sessions[-1]
 
         yield Indoors(clock, store, catalogue, desk, broker, house, facts, accept, standing, sessions)
-        tasks.cancel_scope.cancel()
+    assert not faults
 
 
 class _Inlet(ByteReceiveStream):
