@@ -81,10 +81,16 @@ def _explained(schema: JsonObject, fast: Any, arguments: JsonObject) -> list[str
             found = list(islice(_slow(schema, arguments), MOST_LINES))
         except (SchemaError, ValueError, TypeError, ArithmeticError, RecursionError):
             found = []
-    if not found:
-        errors = islice(fast.iter_errors(arguments), MOST_LINES)
-        found = [_line(error.instance_path, str(error.schema_path[-1]), None) for error in errors]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)) or [_first(fast, arguments)]
+
+
+def _first(fast: Any, arguments: JsonObject) -> str:
+    """The first rule that is broken: asked for all of them, the fast validator makes an object of each."""
+    try:
+        fast.validate(arguments)
+    except jsonschema_rs.ValidationError as error:
+        return _line(error.instance_path, str(error.kind.name), None)
+    return "they do not fit"
 
 
 def _size(value: Json) -> int:

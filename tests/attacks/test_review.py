@@ -47,10 +47,10 @@ async def test_errors_about_arguments_do_not_quote_what_the_definition_hides() -
         assert hidden.encode() not in payloads
 
 
-@pytest.mark.parametrize("call", [{"items": [{"n": n % 7} for n in range(3001)]}, {"items": list(range(100_000))}])
+@pytest.mark.parametrize("call", [{"items": [{"n": n} for n in range(3001)], "x": 1}, {"items": list(range(400_000))}])
 def test_arguments_that_do_not_fit_are_refused_in_bounded_time(call: JsonObject) -> None:
     """One agent cannot stop the broker by being wrong at length."""
-    schema = {"properties": {"items": {"type": "array", "uniqueItems": True, "items": {"type": "object"}}}}
+    schema = {"properties": {"items": {"type": "array", "uniqueItems": True, "items": {"type": "object"}}, "x": False}}
     began = time.process_time()
     with pytest.raises(InvalidArguments):
         Arguments(schema).check(call)
