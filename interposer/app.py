@@ -30,7 +30,7 @@ from .errors import ConfigurationError, InterposerError
 from .facts import MemoryFacts
 from .journal import Journal
 from .logs import DroppingHandler
-from .masking.engine import Engine
+from .masking.engine import PROFILES, Engine
 from .model import Caller, Era, JsonObject, Kind, Masked, Principal
 from .pages import Pages
 from .pins import FilePins
@@ -337,7 +337,7 @@ class _Standing:
             "withheld": [
                 {"upstream": upstream, "name": name, "why": why} for upstream, name, why in self._catalogue.withheld()
             ],
-            "differences": self._catalogue.differences(),
+            "differences": self._masker.mask(self._catalogue.differences(), PROFILES).value,
         }
 
     async def _pin(self, params: JsonObject) -> JsonObject:

@@ -148,6 +148,7 @@ class Broker:
         try:
             await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
         except InterposerError:
+            self._journal.forget(permit.invocation)
             carried = replace(carried, masked=self._nothing, withheld="the outcome could not be recorded")
         if carried.masked.counts.get("credential"):
             with suppress(InterposerError), anyio.CancelScope(shield=True):
@@ -248,7 +249,10 @@ class Broker:
 
     async def _conclude_cut(self, intent: Intent, outcome: InDoubt) -> None:
         with anyio.CancelScope(shield=True):
-            await self._journal.conclude(intent, outcome, self._nothing)
+            try:
+                await self._journal.conclude(intent, outcome, self._nothing)
+            except InterposerError:
+                self._journal.forget(intent.permit.invocation)
 
     def _label(self, permit: Permit) -> None:
         """The skill may have spoken: from here on the session is labelled, whoever still listens."""

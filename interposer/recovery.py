@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .model import Kind, Question, QuestionState, Record
+from . import ballot
+from .model import Kind, QuestionState, Record
 from .ports import Clock, RecordStore
 
 
@@ -68,19 +69,9 @@ async def _expire(store: RecordStore, clock: Clock) -> int:
         for question in await store.questions(unanswered=unanswered)
     }
     over = [question for question in known.values() if question.state in _LIVE and question.expires_at <= now]
-    return sum([await store.close_question(question.id, _expiry(question, now)) for question in over])
-
-
-def _expiry(question: Question, now: float) -> Record:
-    return Record(
-        kind=Kind.EXPIRED,
-        session=question.session,
-        at=now,
-        invocation=question.invocation,
-        skill=question.skill,
-        principal=question.requester,
-        policy=question.policy,
-        skill_digest=question.skill_digest,
-        code="expired",
-        question=question.id,
+    return sum(
+        [
+            await store.close_question(question.id, ballot.row(question, Kind.EXPIRED, at=now, code="expired"))
+            for question in over
+        ]
     )

@@ -47,19 +47,7 @@ FLOORS: list[list[str]] = [
     ],
     ["logs", "config", "settings", "standing", "state", "app", "spawned", "shim", "cli", "__main__"],
 ]
-APART = {
-    "clock",
-    "crew",
-    "pins",
-    "facts",
-    "callers",
-    "transports",
-    "upstreams",
-    "records",
-    "secrets",
-    "channels",
-    "boundary",
-}
+APART = set(FLOORS[4])
 """On floor 4 nobody imports a neighbour."""
 PACKAGES: list[set[str]] = [
     {"msgspec"},  # docs/adr/0001

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from interposer import canonical, chain
+from interposer import ballot, canonical, chain
 from interposer.errors import RecordFault
 from interposer.lifecycle import ENDS
 from interposer.model import Kind, Question, QuestionState, Record
 
-from .questions import check_revision, closing_state, expiry
+from .questions import check_revision, closing_state
 from .row import LIVE, Sealer, at_rest
 
 
@@ -41,7 +41,7 @@ class MemoryRecordStore:
                 if standing.expires_at > record.at:
                     return standing
                 self._store(replace(standing, state=QuestionState.EXPIRED))
-                self._chain(expiry(standing, record.at))
+                self._chain(ballot.row(standing, Kind.EXPIRED, at=record.at, code="expired"))
         self._store(question)
         self._chain(record)
         return question

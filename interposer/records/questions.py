@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from interposer import canonical
+from interposer import ballot, canonical
 from interposer.errors import RecordFault
 from interposer.model import (
     ApprovalTerms,
@@ -103,23 +103,7 @@ def close_question(connection: sqlite3.Connection, chain: Chain, id: str, record
 
 def expire(connection: sqlite3.Connection, chain: Chain, question: Question, at: float) -> None:
     _replace(connection, replace(question, state=QuestionState.EXPIRED))
-    chain(expiry(question, at))
-
-
-def expiry(question: Question, at: float) -> Record:
-    """The row that says that nobody answered in time, or that nobody used the answer."""
-    return Record(
-        kind=Kind.EXPIRED,
-        session=question.session,
-        at=at,
-        invocation=question.invocation,
-        skill=question.skill,
-        principal=question.requester,
-        policy=question.policy,
-        skill_digest=question.skill_digest,
-        code="expired",
-        question=question.id,
-    )
+    chain(ballot.row(question, Kind.EXPIRED, at=at, code="expired"))
 
 
 def closing_state(record: Record) -> QuestionState:

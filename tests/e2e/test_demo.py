@@ -126,7 +126,7 @@ def test_a_killed_demo_leaves_nothing(room: Path) -> None:
     demo.communicate(timeout=30)
     deadline = time.monotonic() + 20
     while (living(room) or any(room.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.05)  # nobody who could be waited for: these are not our children
+        time.sleep(0.05)  # a folder that somebody else removes: neither a child nor a descriptor to wait for
     assert living(room) == []
     assert list(room.iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_a_failed_proof_ends_the_demo_with_no(room: Path) -> None:
 
     def play() -> None:
         with Stage() as stage:
-            stray = [sys.executable, "-c", "import time; time.sleep(60)"]
+            stray = [sys.executable, "-c", "import signal; signal.alarm(60); signal.pause()"]
             strays.append(subprocess.Popen(stray, cwd=stage.root, start_new_session=True))
             assert stage.processes() == [strays[0].pid]
             roots.append(stage.root)
@@ -161,7 +161,8 @@ def test_a_broker_that_cannot_start_is_a_fault_with_its_last_words() -> None:
 def test_a_process_that_ignores_the_signal_is_ended() -> None:
     """`end` does not leave before the process is gone, whether it listens or not."""
     code = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+        "import signal; signal.alarm(60); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('deaf', flush=True); signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None

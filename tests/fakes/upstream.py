@@ -22,7 +22,7 @@ from typing import Any
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
-SLEEPER = "import time; time.sleep(600)"
+SLEEPER = "import signal; signal.alarm(600); signal.pause()"
 
 Object = dict[str, Any]
 
@@ -294,7 +294,8 @@ class Server:
 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.text(id, "I stay")
-        time.sleep(600)
+        signal.alarm(600)
+        signal.pause()
 
 
 def main() -> None:

@@ -215,6 +215,7 @@ async def test_outcome_that_cannot_be_written_is_withheld() -> None:
         agent = broker.join()
         await agent.initialize()
         answered = await agent.call("echo", {})
+    assert not broker.house.journal._reached, "a call that ended keeps a place among those under way"
     assert "took effect" in text_of(answered)
     assert CANARY.encode() not in agent.raw
 

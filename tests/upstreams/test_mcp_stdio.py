@@ -301,6 +301,6 @@ async def test_closing_leaves_calls_in_flight_in_doubt() -> None:
         with anyio.fail_after(8):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(one)
-                await anyio.sleep(0.1)
+                await rig.call("echo")  # one pipe, in order: the slow call has gone out before this one
                 await rig.upstream.aclose()
         assert isinstance(outcomes[0], InDoubt)
