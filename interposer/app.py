@@ -1,4 +1,4 @@
-"""Assembly: the only file that names concrete classes. Nothing is decided here."""
+"""A broker that stands: its parts put together, its conversations, and how it ends. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from . import __version__
+from . import __version__, parts
 from .admin import Administration, AdminSession
 from .broker import Broker
-from .callers import Callers, KnownCaller
 from .canonical import canonical, parse
 from .catalogue import Catalogue
 from .channels.terminal import TerminalChannel
 from .clock import SystemClock
-from .config import Config, UpstreamConfig, duration_s
+from .config import duration_s
 from .crew import Crew
 from .desk import OPERATOR, Desk, DeskLimits
 from .display import printable
@@ -31,22 +31,17 @@ from .facts import MemoryFacts
 from .journal import Journal
 from .logs import DroppingHandler
 from .masking.engine import PROFILES, Engine
-from .model import Caller, Era, JsonObject, Kind, Masked, Principal
+from .model import Caller, JsonObject, Kind, Masked, Principal
 from .pages import Pages
 from .pins import FilePins
 from .ports import Connection, Receiver, Transport
 from .recovery import recover
-from .secrets.sources import SourcedSecrets
 from .session import House, Limits, Session
-from .settings import Settings, token_name
+from .settings import Settings
 from .standing import StandingPolicy
 from .state import State, claim
-from .transports.link import Limits as LinkLimits
-from .transports.sockets import TcpSocket, UnixSocket
+from .transports.sockets import UnixSocket
 from .transports.stdio import Stdio
-from .upstreams.mcp_stdio import McpStdio
-from .upstreams.server import Command, Credential
-from .upstreams.server import Limits as UpstreamLimits
 from .wire.mcp import ServerFace
 
 log = logging.getLogger("interposer")
@@ -87,7 +82,7 @@ def _has_uvloop() -> bool:
 
 async def serve_stdio(chosen: Settings) -> int:
     """One agent on standard input and output; ends with it."""
-    wire = Stdio(limits=_link_limits(chosen))
+    wire = Stdio(limits=parts.link_limits(chosen))
     wire.take()
     async with _broker(chosen, several=True) as standing:
         await standing.serve(wire)
@@ -132,10 +127,21 @@ class _Standing:
         self._clock = SystemClock()
         self._masker = Engine(monotonic=time.thread_time, seconds_per_mb=MASKING_S_PER_MB)
         self._policy = StandingPolicy(chosen.policy, self._policy_changed)
-        self._secrets = SourcedSecrets(chosen.sources(), insecure_env=chosen.config.insecure_env)
+        self._secrets = parts.credentials(chosen)
         self._facts = MemoryFacts(self._clock)
         self._journal = Journal(state.store, self._clock)
-        self._upstreams = [self._upstream(name, found) for name, found in chosen.upstreams.items()]
+        self._upstreams = [
+            parts.upstream(
+                name,
+                found,
+                chosen,
+                secrets=self._secrets,
+                clock=self._clock,
+                masker=self._masker,
+                on_notice=partial(self._noticed, name),
+            )
+            for name, found in chosen.upstreams.items()
+        ]
         commands = {name: found.command for name, found in chosen.upstreams.items()}
         self._catalogue = Catalogue(
             self._upstreams,
@@ -154,7 +160,7 @@ class _Standing:
             DeskLimits(approvals.pending_per_session, approvals.pending),
             masker=self._masker,
         )
-        callers = Callers(_known(chosen.config), unmapped=chosen.config.unmapped_callers)
+        callers = parts.callers(chosen)
         broker = Broker(
             authenticator=callers,
             catalogue=self._catalogue,
@@ -216,21 +222,7 @@ class _Standing:
             both.cancel_scope.cancel()
 
     async def daemon(self) -> None:
-        listen = self._chosen.config.listen
-        limits = _link_limits(self._chosen)
-        path = (
-            str(self._chosen.base / listen.socket.path)
-            if listen.socket.path
-            else str(self._state.folder / "broker.sock")
-        )
-        transports: list[Transport] = [UnixSocket(path, group=listen.socket.group, limits=limits)]
-        if listen.tcp is not None:
-            tokens = []
-            for name in map(token_name, range(len(listen.tcp.tokens))):
-                token = await self._secrets.reveal(name)
-                self._masker.guard(token)
-                tokens.append((token, name))
-            transports.append(TcpSocket(listen.tcp.host, listen.tcp.port, tokens, limits=limits))
+        transports = await parts.listeners(self._chosen, self._state.folder, self._secrets, self._masker.guard)
         async with anyio.create_task_group() as listening:
             for transport in transports:
                 address = await listening.start(self._listen, transport, self._admit)
@@ -358,31 +350,10 @@ class _Standing:
             "sessions": len(self._sessions),
         }
 
-    # -- upstreams
-
-    def _upstream(self, name: str, found: UpstreamConfig) -> McpStdio:
-        credential = found.credential
-        command = Command(
-            argv=tuple(found.command),
-            cwd=str(self._chosen.base / found.cwd) if found.cwd else str(self._chosen.base),
-            variables=found.env,
-            inherit=tuple(found.inherit),
-            credential=Credential(credential.env, name, self._secrets) if credential else None,
-        )
-        return McpStdio(
-            name,
-            command,
-            clock=self._clock,
-            mask=self._masked_text,
-            log=lambda line: log.warning("%s: %s", name, line),
-            on_notice=lambda kind, detail: self._noticed(name, kind, detail),
-            guard=self._masker.guard,
-            limits=UpstreamLimits(start_s=duration_s(found.start_timeout)),
-            era=None if found.era == "auto" else Era(found.era),
-        )
+    # -- what upstreams say
 
     def _masked_text(self, text: str) -> str:
-        return str(self._masker.mask(text, frozenset({"pii", "secrets"})).value)
+        return parts.masked_text(self._masker, text)
 
     def _masked_json(self, raw: bytes) -> bytes:
         return canonical(self._masker.mask(parse(raw), frozenset({"pii", "secrets"})).value)
@@ -402,15 +373,3 @@ class _Standing:
 def _new_id(kind: str) -> str:
     """`<kind>_` and 80 random bits."""
     return f"{kind}_{randomness.token_hex(10)}"
-
-
-def _known(found: Config) -> list[KnownCaller]:
-    people = [KnownCaller(p.subject, tuple(p.groups), uid=p.uid) for p in found.callers]
-    tokens = found.listen.tcp.tokens if found.listen.tcp else []
-    return people + [
-        KnownCaller(t.subject, tuple(t.groups), token=token_name(number)) for number, t in enumerate(tokens)
-    ]
-
-
-def _link_limits(chosen: Settings) -> LinkLimits:
-    return LinkLimits(connections=chosen.config.limits.connections)

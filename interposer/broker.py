@@ -37,6 +37,9 @@ from .model import (
 )
 from .ports import Authenticator, Masker, PolicyDecisionPoint, PolicyInformationPoint
 
+ATTEND_S = 0.5
+"""How often a held call is asked again who makes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Carried:
@@ -85,8 +88,9 @@ class Broker:
         decision: Decision | None = None
         shown: Masked | None = None
         try:
-            principal = await self._authenticator.authenticate(call.caller)  # (1) who asks
+            principal = await self._authenticator.authenticate(call.asking())  # (1) who asks
             invocation, offer = await self._catalogue.match(principal, call)  # (2) which skill
+            _keep_token_in(call, invocation)
             self._check(invocation, offer)  # (3) before any human is bothered
             decision = self._decide(invocation)  # (4)
             self._admit(invocation, decision)
@@ -182,22 +186,10 @@ class Broker:
             return Permit(invocation, decision, None)
         approval = await self._approved(call, invocation, decision, shown)
         # The yes may be minutes old: who asks, what the skill is and what policy says are established again.
-        principal = await self._authenticator.authenticate(call.caller)
-        if principal.identity() != invocation.principal.identity():
-            raise Denied("the caller is another one than when the question was asked", name="caller_changed")
+        invocation = await self._reauthenticated(call, invocation)
         if not self._catalogue.current(invocation.skill):
             raise Denied("the skill changed after it was approved", name="skill_changed")
-        latest = self._decide(
-            Invocation(
-                invocation.id,
-                invocation.session,
-                principal,
-                invocation.skill,
-                invocation.arguments,
-                invocation.canonical,
-                invocation.arguments_digest,
-            )
-        )
+        latest = self._decide(invocation)
         if latest.effect is Effect.DENY:
             raise _denied(latest)
         if latest.effect is Effect.ASK and question_digest(invocation, latest) != approval.digest:
@@ -211,11 +203,49 @@ class Broker:
     async def _approved(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Approval:
         try:
             await self._journal.asked(invocation, decision, shown)
-            return await self._desk.obtain(invocation, decision, hold_s=call.hold_s, on_progress=call.on_progress)
+            return await self._attended(call, invocation, decision)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), suppress(InterposerError):
                 await self._journal.withdrawn(invocation, decision)
             raise
+
+    async def _attended(self, call: Call, invocation: Invocation, decision: Decision) -> Approval:
+        """Wait for a human for as long as whoever asks may ask: an expired token, a removed key or a revoked subject
+        ends the wait within a second."""
+        ended: list[InterposerError] = []
+        approval: Approval | None = None
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(self._attend, call, invocation, waiting.cancel_scope, ended)
+            try:
+                approval = await self._desk.obtain(
+                    invocation, decision, hold_s=call.hold_s, on_progress=call.on_progress
+                )
+            except InterposerError as fault:
+                ended.append(fault)
+            waiting.cancel_scope.cancel()
+        if ended:
+            raise ended[0]
+        if approval is None:
+            raise Unavailable("the wait for a human ended without an answer")
+        return approval
+
+    async def _attend(
+        self, call: Call, invocation: Invocation, wait: anyio.CancelScope, ended: list[InterposerError]
+    ) -> None:
+        try:
+            while True:
+                await anyio.sleep(ATTEND_S)
+                await self._reauthenticated(call, invocation)
+        except InterposerError as fault:
+            ended.append(fault)
+            wait.cancel()
+
+    async def _reauthenticated(self, call: Call, invocation: Invocation) -> Invocation:
+        """The invocation with its principal as it is now. Raises `Unauthenticated`, or `Denied` for another one."""
+        principal = await self._authenticator.authenticate(call.asking())
+        if principal.identity() != invocation.principal.identity():
+            raise Denied("the caller is another one than when the question was asked", name="caller_changed")
+        return replace(invocation, principal=principal)
 
     def _progress(self, call: Call, permit: Permit) -> Callable[[Progress], None] | None:
         """Progress goes back masked; what cannot be masked is dropped."""
@@ -258,6 +288,17 @@ class Broker:
         """The skill may have spoken: from here on the session is labelled, whoever still listens."""
         if permit.decision.obligations.labels:
             self._facts.label(permit.invocation.session, permit.decision.obligations.labels)
+
+
+def _keep_token_in(call: Call, invocation: Invocation) -> None:
+    """Raises `Denied` for arguments that would take the caller's own token across the wall."""
+    token = call.asking().token
+    if token and token.encode("utf-8", "surrogatepass") in invocation.canonical:
+        raise Denied(
+            "the arguments hold the caller's own token",
+            name="token_in_arguments",
+            message="The arguments hold your own access token, which never leaves the broker.",
+        )
 
 
 def _untrue(masked: Masked, offer: Offer) -> str:

@@ -73,8 +73,20 @@ def _not_empty(words: list[Any]) -> list[Any]:
 
 
 Duration = Annotated[str, Checked(_duration)]
-Source = Annotated[str, Checked(_matching(r"(file|env):.+", "file:PATH (mode 0400) or env:NAME (insecure)"))]
+SOURCES = ("file:PATH (mode 0400)", "systemd:NAME", "command:PROGRAM ARGUMENTS", "keyring:SERVICE/USER", "fd:NUMBER")
+Source = Annotated[
+    str,
+    Checked(
+        _matching(
+            r"(?s)(file|systemd|command|keyring|fd|env):.+", f"one of {', '.join(SOURCES)}, or env:NAME (insecure)"
+        )
+    ),
+]
+Claim = str | Annotated[list[str], Checked(_not_empty)]
+"""`realm_access.roles`, or the keys as a list where a key has dots of its own."""
+Words = str | Annotated[list[str], Checked(_not_empty)]
 Variable = Annotated[str, Checked(_matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"))]
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 UpstreamName = Annotated[
     str,
     Checked(
@@ -86,15 +98,30 @@ UpstreamName = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
+class WhoConfig:
+    """Principals: all lists that are given must match, as in policy."""
+
+    __pydantic_config__ = _STRICT
+
+    groups: list[str] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
+    issuers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialConfig:
-    """The private credential of one upstream, given to its process only."""
+    """A private credential of one upstream, given to its process only."""
 
     __pydantic_config__ = _STRICT
 
     env: Variable
     """The variable of the child's environment that holds it."""
     source: Source
-    """`file:PATH` (mode 0400, own uid), or `env:NAME` (insecure)."""
+    """Where it is taken from when it is needed: `file:PATH` (mode 0400, own uid), `systemd:NAME`
+    ($CREDENTIALS_DIRECTORY), `command:PROGRAM ARGUMENTS` (standard output), `keyring:SERVICE/USER`, `fd:NUMBER`
+    (inherited), or `env:NAME` (insecure)."""
+    who: WhoConfig | None = None
+    """Whose calls it is for; among several credentials the first that matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +139,8 @@ class UpstreamConfig:
     inherit: list[Variable] = field(default_factory=list)
     """Variables taken over from the broker's own environment."""
     credential: CredentialConfig | None = None
+    credentials: list[CredentialConfig] = field(default_factory=list)
+    """Several, chosen by who calls: each has a process of its own. A caller whom none matches is refused."""
     era: Literal["auto", "legacy", "modern"] = "auto"
     """Which family of MCP it speaks; `auto` finds out."""
     start_timeout: Duration = "60s"
@@ -127,6 +156,8 @@ class SocketConfig:
     """Default: $INTERPOSER_HOME/broker.sock."""
     group: str | None = None
     """The group that may connect (mode 0660)."""
+    uids: list[int] | None = None
+    """Nobody else may connect, whatever the file's mode says; without it, whoever the mode lets in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +173,11 @@ class TokenConfig:
 
 @dataclass(frozen=True, slots=True)
 class TcpConfig:
-    """Loopback TCP; callers authenticate with a token before anything else."""
+    """Loopback TCP; callers authenticate before anything else, with a static token or one of a configured issuer."""
 
     __pydantic_config__ = _STRICT
 
-    tokens: Annotated[list[TokenConfig], Checked(_not_empty)]
+    tokens: list[TokenConfig] = field(default_factory=list)
     host: str = "127.0.0.1"
     port: Annotated[int, Checked(_between(0, 65535))] = 0
 
@@ -159,6 +190,81 @@ class ListenConfig:
 
     socket: SocketConfig = SocketConfig()
     tcp: TcpConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsConfig:
+    """A claim that says groups."""
+
+    __pydantic_config__ = _STRICT
+
+    claim: Claim
+    shape: Literal["list", "words", "one"] = "list"
+    """A list of strings, one string of words between spaces, or one string; another shape refuses the token."""
+    prefix: str = ""
+    """Put before each group."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequiredClaimConfig:
+    """A claim that must be there, with one of these values."""
+
+    __pydantic_config__ = _STRICT
+
+    claim: Claim
+    values: Annotated[list[str | int | bool], Checked(_not_empty)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """Where an issuer's public keys come from; without either, from its discovery document."""
+
+    __pydantic_config__ = _STRICT
+
+    uri: str | None = None
+    """A JWKS over https (http on loopback only)."""
+    file: str | None = None
+    """A JWKS in a file, read again when it changes."""
+    cache: Duration = "300s"
+    """How long keys are believed without having been fetched again; at most 300s."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerConfig:
+    """An OIDC issuer whose tokens say who calls, and what they are held to."""
+
+    __pydantic_config__ = _STRICT
+
+    issuer: str
+    """Exactly as in `iss`."""
+    audience: Words
+    algorithms: Annotated[list[Algorithm], Checked(_not_empty)] = field(default_factory=lambda: ["RS256", "ES256"])
+    authorized_parties: list[str] = field(default_factory=list)
+    """Where given, `azp` must be one of them."""
+    subject: Claim = "sub"
+    groups: list[GroupsConfig] = field(default_factory=lambda: [GroupsConfig("groups")])
+    require: list[RequiredClaimConfig] = field(default_factory=list)
+    leeway: Duration = "30s"
+    """For clocks that differ; at most 5m."""
+    max_lifetime: Duration = "24h"
+    keys: KeysConfig = KeysConfig()
+    id_tokens: bool = False
+    """Take ID tokens, which are meant for the client that logged in."""
+    machine: bool = False
+    """Its tokens are workloads' (CI jobs, service accounts): they never approve."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerConfig:
+    """A kernel identity of callers: one uid and its name, or a primary gid and the groups that it brings."""
+
+    __pydantic_config__ = _STRICT
+
+    uid: Annotated[int, Checked(_between(0, 2**32 - 2))] | None = None
+    gid: Annotated[int, Checked(_between(0, 2**32 - 2))] | None = None
+    subject: Annotated[str, Checked(_matching(r"(?s).+", "a name"))] | None = None
+    """With `uid` only."""
+    groups: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +317,14 @@ class Config:
     """Default: $INTERPOSER_HOME."""
     upstreams: dict[UpstreamName, UpstreamConfig] = field(default_factory=dict)
     listen: ListenConfig = ListenConfig()
-    callers: list[PersonConfig] = field(default_factory=list)
-    unmapped_callers: Literal["uid", "refuse"] = "uid"
+    issuers: list[IssuerConfig] = field(default_factory=list)
+    revoked: str | None = None
+    """A deny list of subjects, tokens and sessions, read again when it changes."""
+    callers: list[CallerConfig] = field(default_factory=list)
+    unmapped_callers: Literal["uid", "refuse"] | None = None
+    """Default: `uid` (known as uid:N, without groups); `refuse` where issuers are configured."""
+    boundary: Literal["L1", "L2", "L4", "L5"] | None = None
+    """The level that this deployment claims; `interposer doctor` fails when it proves another one."""
     operators: list[PersonConfig] = field(default_factory=list)
     approvals: ApprovalsConfig = ApprovalsConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -36,6 +36,10 @@ BROKER_UNAVAILABLE = -31003
 UPSTREAM_FAILED = -31004
 OUTCOME_UNKNOWN = -31005
 
+EXPIRED = "expired"
+UNKNOWN_KEY = "unknown_key"
+"""Two of the constants in `Unauthenticated.why`: what a caller can mend, and what fresh keys may mend."""
+
 
 class InterposerError(Exception):
     """The root of the tree."""
@@ -64,8 +68,16 @@ class BadMessage(Refusal):
 
 
 class Unauthenticated(Refusal):
+    """No principal. `why` is a short constant for the record: `unknown_caller`, or what is wrong with a token."""
+
     name = "unauthenticated"
     public = "The caller is not known to the broker. Nothing was executed."
+
+    def __init__(self, reason: str, *, why: str = "unknown_caller") -> None:
+        super().__init__(reason)
+        self.why = why
+        if why == EXPIRED:
+            self.public = "The access token has expired. Nothing was executed; refresh the token and repeat the call."
 
 
 class UnknownSkill(Refusal):

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from . import canonical, lifecycle
-from .errors import ApprovalPending, ApprovalRefused, RecordFault, Refusal, UnknownSkill
+from .errors import ApprovalPending, ApprovalRefused, RecordFault, Refusal, Unauthenticated, UnknownSkill
 from .model import (
     Answered,
     Caller,
@@ -119,9 +119,11 @@ class Journal:
         escaped and cut. A refusal that is a ticket is recorded as one. `masked` are the arguments, if they are to be
         kept."""
         question = refusal.question if isinstance(refusal, ApprovalPending | ApprovalRefused) else ""
-        said = _said(refusal)
+        kept: dict[str, Json] = {"said": _said(refusal)}
+        if isinstance(refusal, Unauthenticated):
+            kept["why"] = refusal.why
         if invocation is None:
-            payload = canonical.encode({"said": said})
+            payload = canonical.encode(kept)
             await self._append(
                 Kind.REFUSED,
                 session,
@@ -132,7 +134,6 @@ class Journal:
             )
             return
         kind = Kind.TICKETED if isinstance(refusal, ApprovalPending) else Kind.REFUSED
-        kept: dict[str, Json] = {"said": said}
         if masked is not None:
             kept |= {"arguments": masked.value, "masked": dict(masked.counts)}
         stored = None if _unrecorded(decision) else canonical.encode(kept)
@@ -140,7 +141,9 @@ class Journal:
 
     async def session_opened(self, session: str, caller: Caller) -> None:
         """A peer has connected; who it is, is established call by call."""
-        await self._append(Kind.SESSION_OPENED, session, code=caller.transport)
+        peer = {"uid": caller.uid, "gid": caller.gid, "pid": caller.pid, "label": caller.label}
+        payload = canonical.encode({"peer": {key: value for key, value in peer.items() if value is not None}})
+        await self._append(Kind.SESSION_OPENED, session, code=caller.transport, payload=payload)
 
     async def introduced(self, session: str, masked: Masked) -> None:
         """What the peer calls itself (name and version): for readers, never for a decision."""

@@ -41,7 +41,13 @@ class Caller:
     uid: int | None = None
     gid: int | None = None
     pid: int | None = None
+    """Kernel identity of the peer at the time it connected."""
+    label: str | None = None
+    """Whose static token was shown at the gate; the token itself is not kept."""
     token: str | None = field(default=None, repr=False)
+    """The bearer token that speaks for this request. Where there is one, it alone decides: empty or bad is nobody."""
+    session: str = ""
+    """The conversation that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class Principal:
     groups: tuple[str, ...] = ()
     uid: int | None = None
     client_id: str = ""
+    machine: bool = False
+    """A workload, not a person: it never approves."""
 
     def identity(self) -> list[Json]:
         """The JSON that digests and pseudonyms are made of; groups are no part of who someone is."""
@@ -102,6 +110,12 @@ class Call:
     hold_s: float = 4.0
     """How long this client can wait for a human before it is given a ticket."""
     on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)
+    latest: Callable[[], Caller] | None = field(default=None, repr=False)
+    """The caller as it is now, on a connection whose token is refreshed while the call is held."""
+
+    def asking(self) -> Caller:
+        """Who is asked about whenever it matters who asks."""
+        return self.caller if self.latest is None else self.latest()
 
 
 @dataclass(frozen=True, slots=True)

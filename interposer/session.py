@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -27,7 +27,7 @@ from .errors import (
 )
 from .flight import Batch, Flight, progress_token
 from .journal import Journal
-from .model import Call, Era, JsonObject, Progress
+from .model import Call, Caller, Era, JsonObject, Progress
 from .pages import Pages
 from .ports import Authenticator, Clock, Connection, Masker, PolicyInformationPoint, Tasks
 from .subscriptions import Subscriptions
@@ -83,14 +83,19 @@ class Session:
         house: House,
         tasks: Tasks,
         gone: Callable[[Session], object] = lambda _: None,
+        presented: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`gone` is called when the conversation is over and recorded."""
+        """`gone` is called when the conversation is over and recorded. `presented` is the token that came beside the
+        wire (environment, file), as it is now."""
         self.id = id
         self._gone = gone
+        self._presented = presented
         self._connection = connection
         self._house = house
         self._tasks = tasks
         self._dialogue = mcp.Dialogue()
+        self._token: str | None = None
+        """The bearer token of this connection, as its peer gave it last."""
         self._framer = LineFramer(house.limits.frame_bytes)
         self._flights: dict[tuple[type, int | str], Flight] = {}
         self._subscriptions = Subscriptions(house.limits.in_flight)
@@ -191,6 +196,10 @@ class Session:
     def _notification(self, message: Notification) -> None:
         if message.method == "notifications/cancelled":
             self._cancel(message.params.get("requestId"))
+        elif message.method == mcp.TOKEN_NOTIFICATION:
+            token = message.params.get("token")
+            # What is no token is nobody's: the connection does not fall back to whom the kernel says it is.
+            self._token = token if isinstance(token, str) else ""
         elif message.method == "tools/call" and self._unasked < self._house.limits.in_flight:
             self._unasked += 1
             # A call without an id would run without an answer: it is refused where only the record can show it.
@@ -250,13 +259,15 @@ class Session:
             raise BadMessage(INVALID_PARAMS, "tools/call has members that it does not know")
         flight.token = progress_token(params)
         limits = self._house.limits
+        caller = self._speaking(flight.request)
         call = Call(
             session=self.id,
-            caller=self._connection.caller,
+            caller=caller or self._caller(),
             name=name,
             arguments=arguments,
             hold_s=limits.hold_by_client.get(self._dialogue.client, limits.hold_s),
             on_progress=None if flight.token is None else lambda progress: self._progress(flight, progress),
+            latest=self._caller if caller is None else None,
         )
         id = flight.request.id
         try:
@@ -274,12 +285,27 @@ class Session:
             return jsonrpc.result(id, mcp.legacy_result(result, wrap=wrap))
         return jsonrpc.result(id, self._stamped(result))
 
+    def _caller(self) -> Caller:
+        """Who speaks on this connection now, where a request does not say otherwise."""
+        token = self._token if self._token is not None else self._presented()
+        return replace(self._connection.caller, session=self.id, token=token)
+
+    def _speaking(self, request: Request) -> Caller | None:
+        """Who speaks by a token of the request's own; None without one. Raises `BadMessage`."""
+        meta = request.params.get("_meta")
+        if not isinstance(meta, dict) or mcp.META_TOKEN not in meta:
+            return None
+        token = meta[mcp.META_TOKEN]
+        if not isinstance(token, str):
+            raise BadMessage(INVALID_PARAMS, f"{mcp.META_TOKEN} must be a string")
+        return replace(self._connection.caller, session=self.id, token=token)
+
     async def _list(self, request: Request) -> JsonObject:
         house = self._house
         cursor = request.params.get("cursor")
         if cursor is not None and not isinstance(cursor, str):
             raise BadMessage(INVALID_PARAMS, "cursor must be a string")
-        principal = await house.authenticator.authenticate(self._connection.caller)
+        principal = await house.authenticator.authenticate(self._speaking(request) or self._caller())
         await house.catalogue.refresh()
         offers = house.catalogue.visible(principal)
         page, following = house.pages.turn(offers, cursor, principal, house.catalogue.generation)

@@ -14,8 +14,8 @@ HOUSE = ROOT / "interposer"
 
 # Floor by floor, and on a floor from top to bottom: a module imports only what stands before it.
 FLOORS: list[list[str]] = [
-    ["__init__", "model", "errors", "canonical"],
-    ["display", "lifecycle", "chain", "ballot", "arguments", "policy", "masking", "wire"],
+    ["__init__", "model", "errors", "canonical", "ownership"],
+    ["display", "lifecycle", "chain", "ballot", "arguments", "identity", "policy", "masking", "wire"],
     ["ports"],
     [
         "pages",
@@ -45,16 +45,29 @@ FLOORS: list[list[str]] = [
         "channels",
         "boundary",
     ],
-    ["logs", "config", "settings", "standing", "state", "app", "spawned", "shim", "cli", "__main__"],
+    [
+        "logs",
+        "config",
+        "settings",
+        "presented",
+        "standing",
+        "state",
+        "parts",
+        "app",
+        "spawned",
+        "shim",
+        "cli",
+        "__main__",
+    ],
 ]
 APART = set(FLOORS[4])
 """On floor 4 nobody imports a neighbour."""
 PACKAGES: list[set[str]] = [
     {"msgspec"},  # docs/adr/0001
-    {"jsonschema", "jsonschema_rs", "re2", "cel", "ruamel"},
+    {"jsonschema", "jsonschema_rs", "re2", "cel", "ruamel", "jwt", "cryptography"},
     set(),
     {"anyio"},
-    {"anyio", "sqlite_utils", "sqlite3"},
+    {"anyio", "sqlite_utils", "sqlite3", "httpx2", "keyring"},
     {"anyio", "pydantic", "pydantic_core", "click", "rich", "uvloop", "sqlite_utils"},
 ]
 RECEIPTS = {"Permit": "broker.py", "Intent": "journal.py", "Masked": "masking/engine.py"}

@@ -74,7 +74,7 @@ class GuardedLink(Link):
             return
         self._deadline.cancel()
         self._deadline = None
-        self.caller = Caller("tcp", token=label)
+        self.caller = Caller("tcp", label=label)
         self.send(encode({"jsonrpc": "2.0", "id": id, "result": {}}) + b"\n")
         self.begin()
         if rest:

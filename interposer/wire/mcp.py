@@ -35,6 +35,10 @@ META_SUBSCRIPTION = PREFIX + "subscriptionId"
 OWN_PREFIX = "interposer/"
 META_DECISION = OWN_PREFIX + "decision"
 META_PENDING = OWN_PREFIX + "pending"
+META_TOKEN = OWN_PREFIX + "token"
+"""In a request: the bearer token that speaks for this request alone."""
+TOKEN_NOTIFICATION = "notifications/interposer/token"  # noqa: S105 - a method's name
+"""From a peer: `params.token` is the bearer token of this connection from now on."""
 
 BATCHING_VERSION = "2025-03-26"
 _LEGACY_ONLY = frozenset({"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})

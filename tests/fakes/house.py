@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream
 
 from interposer.broker import Broker, Carried
-from interposer.callers import Callers, KnownCaller
+from interposer.callers.local import Callers, KnownCaller
 from interposer.catalogue import Catalogue
 from interposer.crew import Crew
 from interposer.desk import Desk

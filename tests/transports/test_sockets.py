@@ -231,7 +231,7 @@ async def test_the_right_token_opens_the_conversation(dial: Dial) -> None:
         with anyio.fail_after(5):
             welcome = b'{"jsonrpc":"2.0","id":7,"result":{}}\n'
             assert await receive_exactly(peer, len(welcome) + 6) == welcome + b"early\n"
-        assert receivers[0].connection.caller.token == "ann"
+        assert receivers[0].connection.caller.label == "ann"
         assert TOKEN not in repr(receivers[0].connection.caller)
 
 

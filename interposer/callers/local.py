@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import ConfigurationError, Problem, Unauthenticated
-from .model import Caller, Principal
+from interposer.errors import ConfigurationError, Problem, Unauthenticated
+from interposer.model import Caller, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class KnownCaller:
     subject: str
     groups: tuple[str, ...] = ()
     uid: int | None = None
-    token: str | None = None
+    label: str | None = None
 
 
 class Callers:
@@ -33,15 +33,15 @@ class Callers:
         self._by_uid = {
             row.uid: Principal("local", row.subject, row.groups, uid=row.uid) for row in rows if row.uid is not None
         }
-        self._by_token = {
-            row.token: Principal("token", row.subject, row.groups) for row in rows if row.token is not None
+        self._by_label = {
+            row.label: Principal("token", row.subject, row.groups) for row in rows if row.label is not None
         }
         self._unmapped = unmapped
 
     async def authenticate(self, caller: Caller) -> Principal:
         """Raises `Unauthenticated` for whoever is not in the table, save an unmapped uid where those are let in."""
-        if caller.token is not None:
-            found = self._by_token.get(caller.token)
+        if caller.label is not None:
+            found = self._by_label.get(caller.label)
         elif caller.uid is not None:
             found = self._by_uid.get(caller.uid) or self._admit(caller.uid)
         else:
@@ -62,19 +62,19 @@ def _check(rows: tuple[KnownCaller, ...]) -> None:
     seen: set[tuple[int | None, str | None]] = set()
     for number, row in enumerate(rows, 1):
         message = _fault(row)
-        if not message and (row.uid, row.token) in seen:
+        if not message and (row.uid, row.label) in seen:
             message = "the same uid or token as an earlier row; merge them"
         if message:
             problems.append(Problem(f"callers row {number}", 0, 0, message))
-        seen.add((row.uid, row.token))
+        seen.add((row.uid, row.label))
     if problems:
         raise ConfigurationError(problems)
 
 
 def _fault(row: KnownCaller) -> str:
-    if (row.uid is None) == (row.token is None):
+    if (row.uid is None) == (row.label is None):
         return "give either a uid or a token's label"
-    if row.token == "" or not row.subject:
+    if row.label == "" or not row.subject:
         return "the subject and the token's label must not be empty"
     # Otherwise this caller would be the same principal as another uid that is let in without a row.
     if row.uid is not None and row.subject.startswith("uid:") and row.subject != f"uid:{row.uid}":

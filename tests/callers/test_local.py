@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interposer.callers import Callers, KnownCaller
+from interposer.callers.local import Callers, KnownCaller
 from interposer.errors import ConfigurationError, Unauthenticated
 from interposer.model import Caller, Principal
 
@@ -15,7 +15,7 @@ def anyio_backend() -> str:
 
 
 ANN = KnownCaller("ann", ("support",), uid=1000)
-BOT = KnownCaller("bot", ("agents",), token="bot-token")
+BOT = KnownCaller("bot", ("agents",), label="bot-token")
 
 
 async def test_a_known_uid_is_its_subject() -> None:
@@ -28,7 +28,7 @@ async def test_a_known_uid_is_its_subject() -> None:
 
 async def test_a_known_token_is_its_subject() -> None:
     """A token's label is looked up apart from uids, under an issuer of its own."""
-    assert await Callers([ANN, BOT]).authenticate(Caller("tcp", token="bot-token")) == Principal(
+    assert await Callers([ANN, BOT]).authenticate(Caller("tcp", label="bot-token")) == Principal(
         "token", "bot", ("agents",)
     )
 
@@ -46,7 +46,7 @@ async def test_principals_are_not_made_anew() -> None:
 
 @pytest.mark.parametrize(
     "caller",
-    [Caller("unix", uid=7), Caller("tcp"), Caller("tcp", token="other"), Caller("tcp", token="", uid=1000)],
+    [Caller("unix", uid=7), Caller("tcp"), Caller("tcp", label="other"), Caller("tcp", label="", uid=1000)],
 )
 async def test_whoever_is_not_known_is_refused(caller: Caller) -> None:
     """With `refuse` nobody is let in without a row, and a wrong token is not saved by a known uid."""
@@ -57,16 +57,16 @@ async def test_whoever_is_not_known_is_refused(caller: Caller) -> None:
 async def test_a_token_is_never_a_uid() -> None:
     """A peer with a token is not let in as an unmapped uid."""
     with pytest.raises(Unauthenticated):
-        await Callers([BOT]).authenticate(Caller("tcp", token="other", uid=7))
+        await Callers([BOT]).authenticate(Caller("tcp", label="other", uid=7))
 
 
 @pytest.mark.parametrize(
     "rows",
     [
         [KnownCaller("x")],
-        [KnownCaller("x", uid=1, token="t")],
+        [KnownCaller("x", uid=1, label="t")],
         [KnownCaller("", uid=1)],
-        [KnownCaller("x", token="")],
+        [KnownCaller("x", label="")],
         [KnownCaller("uid:0", uid=1)],
         [KnownCaller("x", uid=1), KnownCaller("y", uid=1)],
     ],
