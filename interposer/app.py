@@ -157,7 +157,9 @@ class _Standing:
             self._clock,
             [TerminalChannel(lambda line: log.warning("%s", line.rstrip()), self._masked_json)],
             _new_id,
-            DeskLimits(approvals.pending_per_session, approvals.pending),
+            DeskLimits(
+                approvals.pending_per_session, approvals.pending, refuse_same_uid=approvals.refuse_same_uid
+            ),
             masker=self._masker,
         )
         callers = parts.callers(chosen)

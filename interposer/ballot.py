@@ -106,6 +106,8 @@ def judge(question: Question, vote: Vote, *, overdue: bool, same_uid: bool = Fal
         raise VoteRefused("expired", f"{question.id} has expired: the vote came too late")
     if voter.identity() == requester.identity() or (same_uid and voter.uid is not None and voter.uid == requester.uid):
         raise VoteRefused("self_approval", f"{named(voter)} asked for this call and cannot answer for it")
+    if voter.machine:
+        raise VoteRefused("machine", f"{named(voter)} is a workload: only people answer for calls")
     if not _may_answer(voter, question.terms):
         raise VoteRefused("not_approver", f"{named(voter)} is not among the approvers of {question.id}")
     # A person who said yes may still say no while the question is open, but not yes again.

@@ -288,6 +288,8 @@ class ApprovalsConfig:
     """How long a call waits before it gets a ticket."""
     clients: dict[str, Duration] = field(default_factory=dict)
     """Client name -> hold, where a client is known to wait longer or shorter."""
+    refuse_same_uid: bool = False
+    """Whoever has the kernel uid of the requester cannot answer. Not for L1, where everybody has the same."""
     pending_per_session: Annotated[int, Checked(_between(1, 100_000))] = 20
     pending: Annotated[int, Checked(_between(1, 1_000_000))] = 10_000
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
-from interposer.errors import ApprovalPending, Denied, InvalidArguments, Unauthenticated, UnknownSkill
-from interposer.model import Answered, Caller, Failed, InDoubt, JsonObject, Kind, Progress
+from interposer.ballot import VoteRefused
+from interposer.errors import EXPIRED, ApprovalPending, Denied, InvalidArguments, Unauthenticated, UnknownSkill
+from interposer.model import Answered, Caller, Failed, InDoubt, JsonObject, Kind, Principal, Progress
 from interposer.upstreams.memory import MemoryUpstream
-from tests.fakes.house import BEN, OPERATOR, SlowStore, definition, echo, echoing, indoors, rules, said
+from tests.fakes.house import BEN, OPERATOR, SlowStore, TokenBook, definition, echo, echoing, indoors, rules, said
 
 CARD = "4111 1111 1111 " + "1111"
 ASK = rules("ask fake.*")
@@ -191,6 +193,98 @@ async def test_approved_call_is_judged_again() -> None:
         with pytest.raises(ApprovalPending):
             await broker.invoke(caller=BEN)
     assert not fake.called
+
+
+KIM = Principal("https://idp.test", "kim", ("support",))
+
+
+async def test_token_that_ends_while_a_human_thinks_ends_the_wait() -> None:
+    """Whoever may not ask any more is told so within a second, nothing is executed, and no yes can follow."""
+    fake, book = echoing(), TokenBook(kims=KIM)
+    async with indoors(ASK, [fake], authenticator=book) as broker:
+        async with anyio.create_task_group() as calls:
+
+            async def call() -> None:
+                with pytest.raises(Unauthenticated) as refused:
+                    await broker.invoke({"text": "hi"}, caller=Caller("unix", token="kims"), hold_s=60.0)
+                assert refused.value.why == EXPIRED
+
+            calls.start_soon(call)
+            with anyio.fail_after(10):
+                while not (open_ := await broker.desk.pending()):
+                    await anyio.lowlevel.checkpoint()
+                del book.known["kims"]
+        with pytest.raises(VoteRefused):
+            await broker.desk.vote(open_[0].id, OPERATOR, True)
+    assert not fake.called
+    assert broker.kinds() == ["asked", "question_opened", "question_withdrawn", "refused", "alarm"]
+
+
+async def test_refreshed_token_carries_a_held_call() -> None:
+    """A connection whose token was replaced during the wait is judged by the new one, groups included."""
+    fake, book = echoing(), TokenBook(first=KIM)
+    token = ["first"]
+    policy = ASK.replace("skills: ['fake.*']", "skills: ['fake.*'], who: {groups: [support, leads]}")
+    async with indoors(policy, [fake], authenticator=book) as broker, anyio.create_task_group() as calls:
+
+        async def call() -> None:
+            def latest() -> Caller:
+                return Caller("unix", token=token[0])
+
+            await broker.invoke({"text": "hi"}, caller=latest(), latest=latest, hold_s=60.0)
+
+        calls.start_soon(call)
+        with anyio.fail_after(10):
+            while not (open_ := await broker.desk.pending()):
+                await anyio.lowlevel.checkpoint()
+            book.known = {"second": replace(KIM, groups=("leads",))}
+            token[0] = "second"
+            await broker.desk.vote(open_[0].id, OPERATOR, True)
+    assert fake.called[0].permit.invocation.principal.groups == ("leads",)
+
+
+async def test_token_that_becomes_another_ones_executes_nothing() -> None:
+    """A yes to one principal's call is not worth anything to another one on the same connection."""
+    fake, book = echoing(), TokenBook(first=KIM, second=replace(KIM, subject="lee"))
+    token = ["first"]
+    async with indoors(ASK, [fake], authenticator=book) as broker, anyio.create_task_group() as calls:
+
+        async def call() -> None:
+            def latest() -> Caller:
+                return Caller("unix", token=token[0])
+
+            with pytest.raises(Denied) as denied:
+                await broker.invoke({"text": "hi"}, caller=latest(), latest=latest, hold_s=60.0)
+            assert denied.value.name == "caller_changed"
+
+        calls.start_soon(call)
+        with anyio.fail_after(10):
+            while not (open_ := await broker.desk.pending()):
+                await anyio.lowlevel.checkpoint()
+            token[0] = "second"
+            await broker.desk.vote(open_[0].id, OPERATOR, True)
+    assert not fake.called
+
+
+async def test_callers_own_token_does_not_cross_as_an_argument() -> None:
+    """An agent that puts its token into a call is refused, and the token is not on record."""
+    fake, book = echoing(), TokenBook(**{"kims-secret-token": KIM})
+    async with indoors(upstreams=[fake], authenticator=book) as broker:
+        arguments = {"text": "use kims-secret-token there"}
+        with pytest.raises(Denied) as denied:
+            await broker.invoke(arguments, caller=Caller("unix", token="kims-secret-token"))
+    assert denied.value.name == "token_in_arguments"
+    assert not fake.called
+    assert all(b"kims-secret" not in (record.payload or b"") for record in broker.store.records)
+
+
+async def test_why_a_token_was_refused_is_on_record() -> None:
+    """Operators read a short reason; the caller is told what it can mend."""
+    async with indoors(authenticator=TokenBook()) as broker:
+        with pytest.raises(Unauthenticated, match="book") as refused:
+            await broker.invoke(caller=Caller("unix", token="old"))
+    assert b'"why":"expired"' in (broker.rows(Kind.REFUSED)[0].payload or b"")
+    assert "expired" in refused.value.public
 
 
 async def test_caller_that_leaves_while_a_human_thinks_is_withdrawn() -> None:

@@ -40,6 +40,9 @@ class Callers:
 
     async def authenticate(self, caller: Caller) -> Principal:
         """Raises `Unauthenticated` for whoever is not in the table, save an unmapped uid where those are let in."""
+        if caller.token is not None:
+            # Tables know no bearer tokens, and whoever shows one asks to be judged by it alone.
+            raise Unauthenticated("a bearer token, and no issuer is configured", why="no_issuer")
         if caller.label is not None:
             found = self._by_label.get(caller.label)
         elif caller.uid is not None:

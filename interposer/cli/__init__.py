@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("demo", "demo", "The whole story on real processes, in under a minute."),
     "stdio": ("serve", "stdio", "What an agent runtime spawns: MCP on standard input and output."),
     "serve": ("serve", "serve", "The daemon: Unix socket and TCP."),
+    "run": ("run", "run", "Start an agent in a sandbox, with the broker outside of it."),
     "connect": ("serve", "connect", "The shim an agent runtime spawns when the broker is a daemon."),
     "skills": ("skills", "skills", "What is on offer, to whom; pin definitions."),
     "call": ("call", "call", "One call through the whole pipeline, by hand."),
@@ -25,6 +26,8 @@ COMMANDS = {
     "sessions": ("sessions", "sessions", "List, show and replay recorded sessions."),
     "record": ("record", "record", "Verify the record."),
     "policy": ("policy", "policy", "Check, explain and try policies."),
+    "token": ("token", "token", "Verify access tokens as the broker does."),
+    "doctor": ("doctor", "doctor", "Prove the boundary level by attacking it; find what is amiss."),
     "mask": ("mask", "mask", "Mask standard input."),
 }
 

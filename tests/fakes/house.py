@@ -16,6 +16,7 @@ from interposer.callers.local import Callers, KnownCaller
 from interposer.catalogue import Catalogue
 from interposer.crew import Crew
 from interposer.desk import Desk
+from interposer.errors import EXPIRED, Unauthenticated
 from interposer.facts import MemoryFacts
 from interposer.journal import Journal
 from interposer.masking.engine import Engine
@@ -23,7 +24,7 @@ from interposer.model import Call, Caller, JsonObject, Kind, Principal, Record
 from interposer.pages import Pages
 from interposer.pins import MemoryPins
 from interposer.policy import engine
-from interposer.ports import Masker, PolicyDecisionPoint, Upstream
+from interposer.ports import Authenticator, Masker, PolicyDecisionPoint, Upstream
 from interposer.records.memory import MemoryRecordStore
 from interposer.session import House, Limits, Session
 from interposer.transports.memory import MemoryClient, connect
@@ -79,6 +80,19 @@ def rules(*effects: str) -> str:
         what, skill = effect.split()
         lines.append(f"  - {{id: r{number}, effect: {what}, skills: ['{skill}']}}")
     return "\n".join(lines) + "\n"
+
+
+class TokenBook:
+    """An `Authenticator` that knows bearer tokens by heart, and asks nobody without one."""
+
+    def __init__(self, **known: Principal) -> None:
+        self.known = known
+
+    async def authenticate(self, caller: Caller) -> Principal:
+        found = self.known.get(caller.token or "")
+        if found is None:
+            raise Unauthenticated("a token that is not in the book", why=EXPIRED)
+        return found
 
 
 class SlowStore(MemoryRecordStore):
@@ -147,6 +161,7 @@ async def indoors(
     page: int = 250,
     store: MemoryRecordStore | None = None,
     hold_by_client: Mapping[str, float] | None = None,
+    authenticator: Authenticator | None = None,
 ) -> AsyncIterator[Indoors]:
     """A broker with one echoing upstream and a policy that allows everything, where nothing else is given."""
     clock, store, ids = HandClock(), store or MemoryRecordStore(), count()
@@ -167,7 +182,7 @@ async def indoors(
         new_id=new_id,
     )
     desk = Desk(store, clock, [], new_id)
-    callers = Callers(PEOPLE, unmapped="refuse")
+    callers = authenticator or Callers(PEOPLE, unmapped="refuse")
     broker = Broker(
         authenticator=callers,
         catalogue=catalogue,
