@@ -48,7 +48,7 @@ def _decoded(raw: bytes) -> Json:
         return _decoder.decode(raw)
     except RecursionError:
         raise Malformed("nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError):
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, ArithmeticError):
         raise Malformed("not valid JSON") from None
 
 
@@ -118,7 +118,7 @@ def _refuse_duplicates(raw: bytes) -> None:
         _strict.decode(raw.decode("utf-8"))
     except Malformed:
         raise
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         raise Malformed("not valid JSON") from None
 
 

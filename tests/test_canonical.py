@@ -22,6 +22,8 @@ REFUSED = {
     "Infinity": b"[Infinity]",
     "-Infinity": b"-Infinity",
     "beyond a double": b"1e400",
+    "beyond a decimal": b"1e-9999999999999999999999",
+    "beyond a decimal, read slowly": b'{"a" : 1e-9999999999999999999999}',
     "high surrogate": b'"\\ud800"',
     "low surrogate": b'"\\udc00"',
     "reversed pair": b'"\\ude00\\ud83d"',
