@@ -1,7 +1,7 @@
 """From what a transport knows of its peer to a principal: a table, and no guessing.
 
-The kernel's word (a uid) and a token's label are looked up apart from each other: a caller that came with a token is
-never taken for a local user.
+The kernel's word (a uid and its primary gid) and a static token's label are looked up apart from each other: a caller
+that came with a token is never taken for a local user.
 """
 
 from __future__ import annotations
@@ -13,70 +13,83 @@ from typing import Literal
 from interposer.errors import ConfigurationError, Problem, Unauthenticated
 from interposer.model import Caller, Principal
 
+_REMEMBERED = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class KnownCaller:
-    """One row: a uid or a token's label, exactly one of them, and who that is."""
+    """One row: a uid or a static token's label and who that is, or a gid and the groups that it brings."""
 
-    subject: str
+    subject: str = ""
+    """Empty with a gid, which is many people's."""
     groups: tuple[str, ...] = ()
     uid: int | None = None
     label: str | None = None
+    gid: int | None = None
 
 
 class Callers:
-    """An `Authenticator` for local peers. `unmapped="uid"` lets any uid in as `uid:N`, without groups."""
+    """An `Authenticator` for local peers. `unmapped="uid"` lets any uid in as `uid:N`, without groups.
+
+    A peer whose primary gid has a row is let in too, and is a member of that row's groups beside those of its uid's.
+    """
 
     def __init__(self, known: Iterable[KnownCaller] = (), *, unmapped: Literal["uid", "refuse"] = "uid") -> None:
         rows = tuple(known)
         _check(rows)
-        self._by_uid = {
-            row.uid: Principal("local", row.subject, row.groups, uid=row.uid) for row in rows if row.uid is not None
-        }
+        self._by_uid = {row.uid: row for row in rows if row.uid is not None}
+        self._by_gid = {row.gid: row for row in rows if row.gid is not None}
         self._by_label = {
             row.label: Principal("token", row.subject, row.groups) for row in rows if row.label is not None
         }
         self._unmapped = unmapped
+        self._peers: dict[tuple[int, int | None], Principal] = {}
 
     async def authenticate(self, caller: Caller) -> Principal:
         """Raises `Unauthenticated` for whoever is not in the table, save an unmapped uid where those are let in."""
-        if caller.token is not None:
-            # Tables know no bearer tokens, and whoever shows one asks to be judged by it alone.
-            raise Unauthenticated("a bearer token, and no issuer is configured", why="no_issuer")
         if caller.label is not None:
             found = self._by_label.get(caller.label)
         elif caller.uid is not None:
-            found = self._by_uid.get(caller.uid) or self._admit(caller.uid)
+            found = self._peers.get((caller.uid, caller.gid)) or self._admit(caller.uid, caller.gid)
         else:
             raise Unauthenticated(f"a {caller.transport} peer without an identity")
         if found is None:
             raise Unauthenticated(f"a {caller.transport} peer that is not among the configured callers")
         return found
 
-    def _admit(self, uid: int) -> Principal | None:
-        if self._unmapped != "uid":
+    def _admit(self, uid: int, gid: int | None) -> Principal | None:
+        person = self._by_uid.get(uid)
+        club = None if gid is None else self._by_gid.get(gid)
+        if person is None and club is None and self._unmapped != "uid":
             return None
-        # A machine has few uids; the table cannot grow without bound.
-        return self._by_uid.setdefault(uid, Principal("local", f"uid:{uid}", uid=uid))
+        groups = (*(person.groups if person else ()), *(club.groups if club else ()))
+        subject = person.subject if person else f"uid:{uid}"
+        if len(self._peers) >= _REMEMBERED:
+            self._peers.clear()
+        found = self._peers[uid, gid] = Principal("local", subject, tuple(dict.fromkeys(groups)), uid=uid)
+        return found
 
 
 def _check(rows: tuple[KnownCaller, ...]) -> None:
     problems = []
-    seen: set[tuple[int | None, str | None]] = set()
+    seen: set[tuple[int | None, int | None, str | None]] = set()
     for number, row in enumerate(rows, 1):
+        key = (row.uid, row.gid, row.label)
         message = _fault(row)
-        if not message and (row.uid, row.label) in seen:
-            message = "the same uid or token as an earlier row; merge them"
+        if not message and key in seen:
+            message = "the same uid, gid or token as an earlier row; merge them"
         if message:
             problems.append(Problem(f"callers row {number}", 0, 0, message))
-        seen.add((row.uid, row.label))
+        seen.add(key)
     if problems:
         raise ConfigurationError(problems)
 
 
 def _fault(row: KnownCaller) -> str:
-    if (row.uid is None) == (row.label is None):
-        return "give either a uid or a token's label"
+    if (row.uid, row.gid, row.label).count(None) != 2:
+        return "give either a uid, a gid or a token's label"
+    if row.gid is not None:
+        return "a gid has no subject, for it is many people's" if row.subject else ""
     if row.label == "" or not row.subject:
         return "the subject and the token's label must not be empty"
     # Otherwise this caller would be the same principal as another uid that is let in without a row.

@@ -60,6 +60,26 @@ async def test_a_token_is_never_a_uid() -> None:
         await Callers([BOT]).authenticate(Caller("tcp", label="other", uid=7))
 
 
+async def test_a_gid_brings_its_groups() -> None:
+    """Whoever has the primary gid is a member of its row's groups, under the name that their uid has."""
+    staff, ops = KnownCaller(groups=("staff", "support"), gid=100), KnownCaller(groups=("ops",), gid=200)
+    callers = Callers([ANN, staff, ops], unmapped="refuse")
+    both = Principal("local", "ann", ("support", "staff"), uid=1000)
+    assert await callers.authenticate(Caller("unix", uid=1000, gid=100)) == both
+    assert await callers.authenticate(Caller("unix", uid=7, gid=100)) == Principal(
+        "local", "uid:7", ("staff", "support"), uid=7
+    )
+    assert (await callers.authenticate(Caller("unix", uid=7, gid=200))).groups == ("ops",)
+    assert (await callers.authenticate(Caller("unix", uid=1000, gid=300))).groups == ("support",)
+
+
+@pytest.mark.parametrize("caller", [Caller("unix", uid=7, gid=300), Caller("unix", uid=7), Caller("unix", gid=100)])
+async def test_another_gid_lets_nobody_in(caller: Caller) -> None:
+    """With `refuse` a row for a gid is for that gid, and a gid without a uid is nobody."""
+    with pytest.raises(Unauthenticated):
+        await Callers([KnownCaller(groups=("staff",), gid=100)], unmapped="refuse").authenticate(caller)
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -69,6 +89,9 @@ async def test_a_token_is_never_a_uid() -> None:
         [KnownCaller("x", label="")],
         [KnownCaller("uid:0", uid=1)],
         [KnownCaller("x", uid=1), KnownCaller("y", uid=1)],
+        [KnownCaller("x", gid=1)],
+        [KnownCaller("x", uid=1, gid=1)],
+        [KnownCaller(gid=1), KnownCaller(gid=1)],
     ],
 )
 def test_a_table_that_could_be_misread_is_refused(rows: list[KnownCaller]) -> None:
