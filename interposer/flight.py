@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from .errors import INVALID_PARAMS, BadMessage
-from .model import JsonObject, Progress
+from .model import Caller, JsonObject, Progress
 from .wire.jsonrpc import Request
 
 
@@ -17,6 +17,8 @@ class Flight:
     """A request that is being worked on."""
 
     request: Request
+    caller: Caller
+    """Who spoke on the connection when the request came; a token that is shown after it is for what comes after it."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     """What works on it works inside of this. Cancelled by it, and not by its task: shields must hold, and a task that
     is cancelled before it began would never clear up."""

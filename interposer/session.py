@@ -94,8 +94,8 @@ class Session:
         self._house = house
         self._tasks = tasks
         self._dialogue = mcp.Dialogue()
-        self._token: str | None = None
-        """The bearer token of this connection, as its peer gave it last."""
+        self._token: str | None = connection.caller.token
+        """The bearer token of this connection, as its peer gave it last: at the gate, or since."""
         self._framer = LineFramer(house.limits.frame_bytes)
         self._flights: dict[tuple[type, int | str], Flight] = {}
         self._subscriptions = Subscriptions(house.limits.in_flight)
@@ -159,7 +159,7 @@ class Session:
                 batch.answer(_error(message))
 
     def _request(self, request: Request, batch: Batch | None) -> None:
-        flight = Flight(request, batch=batch)
+        flight = Flight(request, self._caller(), batch=batch)
         key = (type(request.id), request.id)
         try:
             if key in self._flights or key in self._subscriptions:
@@ -237,7 +237,7 @@ class Session:
         try:
             if request.method == "tools/call":
                 return await self._call(flight)
-            return jsonrpc.result(request.id, await self._list(request))
+            return jsonrpc.result(request.id, await self._list(flight))
         except BadMessage as bad:
             return _error(bad, id=request.id)
         except InterposerError as fault:
@@ -262,7 +262,7 @@ class Session:
         caller = self._speaking(flight.request)
         call = Call(
             session=self.id,
-            caller=caller or self._caller(),
+            caller=caller or flight.caller,
             name=name,
             arguments=arguments,
             hold_s=limits.hold_by_client.get(self._dialogue.client, limits.hold_s),
@@ -300,12 +300,12 @@ class Session:
             raise BadMessage(INVALID_PARAMS, f"{mcp.META_TOKEN} must be a string")
         return replace(self._connection.caller, session=self.id, token=token)
 
-    async def _list(self, request: Request) -> JsonObject:
-        house = self._house
+    async def _list(self, flight: Flight) -> JsonObject:
+        house, request = self._house, flight.request
         cursor = request.params.get("cursor")
         if cursor is not None and not isinstance(cursor, str):
             raise BadMessage(INVALID_PARAMS, "cursor must be a string")
-        principal = await house.authenticator.authenticate(self._speaking(request) or self._caller())
+        principal = await house.authenticator.authenticate(self._speaking(request) or flight.caller)
         await house.catalogue.refresh()
         offers = house.catalogue.visible(principal)
         page, following = house.pages.turn(offers, cursor, principal, house.catalogue.generation)

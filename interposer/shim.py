@@ -1,7 +1,8 @@
 """`interposer connect`: standard input and output on one side, the broker's socket on the other, and nothing else.
 
-It holds no credential and no state, understands no message, and imports the standard library only: an agent runtime
-may spawn one for every call. It ends within two seconds of the end of its standard input, whatever the broker does.
+It holds no credential but the caller's own token, understands no message, and imports the standard library only: an
+agent runtime may spawn one for every call. A token in a file is shown again when it changes, between two messages. It
+ends within two seconds of the end of its standard input, whatever the broker does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import _socket
 import os
 import select
+import stat
 import sys
 import time
 
@@ -26,6 +28,10 @@ DRAIN_S = 1.5
 CONNECT_S = 2.0
 AUTHENTICATE_S = 5.0
 ANSWER_BYTES = 64 * 1024
+TOKEN_BYTES = 64 * 1024
+SETTLED_S = 0.1
+LOOK_S = 1.0
+"""How often a token file is looked at while the client is silent; before its bytes are sent it always is."""
 
 USAGE_TEXT = """\
 Usage: interposer connect [--token-file FILE] [SOCKET]
@@ -33,7 +39,10 @@ Usage: interposer connect [--token-file FILE] [SOCKET]
   Connect standard input and output to a running broker.
 
   SOCKET is a path, unix:PATH or tcp://127.0.0.1:PORT. Default: $INTERPOSER_SOCKET, then broker.sock in
-  $INTERPOSER_HOME (~/.local/state/interposer). TCP needs a token: --token-file, or $INTERPOSER_TOKEN_FILE.
+  $INTERPOSER_HOME (~/.local/state/interposer).
+
+  An access token says who calls: --token-file, or $INTERPOSER_TOKEN_FILE, or $INTERPOSER_TOKEN. The file is read again
+  when it changes. TCP needs a token; on a Unix socket the caller without one is whom the kernel says.
 
 Example:
 
@@ -57,9 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(USAGE_TEXT)
             return 0
         _require_standard_streams()
-        broker, early = _connect(*arguments)
+        address, token = arguments
+        broker, early = _connect(address, token)
         try:
-            return _Copier(broker, early).run()
+            return _Copier(broker, early, token).run()
         finally:
             broker.close()
     except Failure as failure:
@@ -76,9 +86,9 @@ def _say(hint: str) -> None:
         return  # nobody listens, and the exit code says it too
 
 
-def _arguments(argv: list[str]) -> tuple[str, str] | None:
-    """(address, token file); None when help is asked for."""
-    address, token_file = "", os.environ.get("INTERPOSER_TOKEN_FILE", "")
+def _arguments(argv: list[str]) -> tuple[str, _Token | None] | None:
+    """(address, token); None when help is asked for."""
+    address, token_file = "", os.environ.get("INTERPOSER_TOKEN_FILE")
     while argv:
         word = argv.pop(0)
         if word in ("-h", "--help"):
@@ -91,7 +101,9 @@ def _arguments(argv: list[str]) -> tuple[str, str] | None:
             raise Failure(USAGE, f"cannot use {word!r}; see interposer connect --help")
         else:
             address = word
-    return address or _default_socket(), token_file
+    value = os.environ.get("INTERPOSER_TOKEN")
+    token = None if token_file is None and value is None else _Token(token_file, value or "")
+    return address or _default_socket(), token
 
 
 def _require_standard_streams() -> None:
@@ -111,12 +123,14 @@ def _default_socket() -> str:
     return os.path.join(home, "broker.sock")
 
 
-def _connect(address: str, token_file: str) -> tuple[_socket.socket, bytes]:
+def _connect(address: str, token: _Token | None) -> tuple[_socket.socket, bytes]:
     """The connected broker, and bytes that it sent already."""
     if address.startswith("tcp://"):
-        token = _token(token_file)
+        shown = _at_the_gate(token)
         broker = _connect_tcp(address)
-        return broker, _authenticate(broker, token)
+        return broker, _authenticate(broker, shown)
+    if token is not None and not token.now():
+        _say(f"there is no token in {token.place}; until there is one, every call is refused")
     path = address.removeprefix("unix:")
     broker = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     # A broker that listens but does not accept would hold a blocking connect for ever; a struct timeval bounds it.
@@ -146,17 +160,17 @@ def _connect_tcp(address: str) -> _socket.socket:
     return broker
 
 
-def _token(token_file: str) -> str:
-    if not token_file:
+def _at_the_gate(token: _Token | None) -> str:
+    """The token that a TCP broker is shown before anything else."""
+    if token is None:
         raise Failure(USAGE, "TCP needs a token; give --token-file FILE, or set INTERPOSER_TOKEN_FILE")
-    try:
-        with open(token_file, encoding="utf-8") as file:
-            token = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError):
-        raise Failure(USAGE, f"cannot read the token file {token_file}") from None
-    if not token:
-        raise Failure(USAGE, f"the token file {token_file} is empty")
-    return token
+    shown = token.now()
+    if not shown:
+        raise Failure(USAGE, f"there is no token in {token.place}")
+    token.told = shown
+    # A static token opens the gate and is not asked for again. A JWT (three parts, RFC 7515 §3.1) has an end.
+    token.stays = token.stays or shown.count(".") != 2
+    return shown
 
 
 def _authenticate(broker: _socket.socket, token: str) -> bytes:
@@ -185,12 +199,68 @@ def _authenticate(broker: _socket.socket, token: str) -> bytes:
     return rest
 
 
+class _Token:
+    """Who calls: a variable's value, or what a file says now. A file that is gone says the empty token: nobody."""
+
+    def __init__(self, path: str | None, value: str) -> None:
+        self._path = path or ""
+        self.place = path or "$INTERPOSER_TOKEN"
+        self.stays = path is None
+        """Whether it need not be looked at again."""
+        self.told: str | None = None
+        """What the broker was told last."""
+        self._seen: tuple[int, ...] | None = None
+        self._value = value
+
+    def now(self) -> str:
+        if self.stays:
+            return self._value
+        try:
+            found = os.stat(self._path)
+            seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if seen != self._seen:
+                self._value = self._read(plain=stat.S_ISREG(found.st_mode))
+                # File times are as coarse as the kernel's tick: what was just written may be written again unnoticed.
+                self._seen = seen if time.time() - found.st_mtime > SETTLED_S else None
+        except OSError:
+            self._seen, self._value = None, ""
+        return self._value
+
+    def _read(self, *, plain: bool) -> str:
+        # A pipe is read once, at the start; one that takes the file's place would have us wait for its writer.
+        if not plain and self.told is not None:
+            return ""
+        self.stays = not plain
+        with open(self._path, "rb") as file:
+            return file.read(TOKEN_BYTES).decode("utf-8", "replace").strip()
+
+    def news(self) -> bytes:
+        """The line that tells the broker of the token, if it is another one than it was told."""
+        token = self.now()
+        if token == self.told:
+            return b""
+        self.told = token
+        if not (token.isascii() and token.isprintable()) or '"' in token or "\\" in token:
+            import json  # slow to import, and no token of an issuer needs it
+
+            quoted = json.dumps(token)
+        else:
+            quoted = f'"{token}"'
+        line = f'{{"jsonrpc":"2.0","method":"notifications/interposer/token","params":{{"token":{quoted}}}}}\n'
+        return line.encode()
+
+
 class _Copier:
     """Copies bytes both ways. One chunk is held in each direction at most; what is not taken is not read."""
 
-    def __init__(self, broker: _socket.socket, early: bytes) -> None:
+    def __init__(self, broker: _socket.socket, early: bytes, token: _Token | None) -> None:
         broker.setblocking(False)
         self._broker = broker
+        self._token = token
+        self._looked = -LOOK_S
+        self._news = b""
+        self._amid = False
+        """Whether the broker has the beginning of a message, and not its end."""
         self._to_broker = memoryview(b"")
         self._to_client = memoryview(early)
         self._client_ended = False
@@ -217,9 +287,9 @@ class _Copier:
         while True:
             if self._broker_ended and not self._to_client:
                 return self._hung_up()
+            self._tell()
             self._watch()
-            timeout = None if self._deadline is None else max(self._deadline - time.monotonic(), 0) * 1000
-            events = dict(self._poll.poll(timeout))
+            events = dict(self._poll.poll(self._patience_ms()))
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 return 0
             if 1 in events:
@@ -235,6 +305,29 @@ class _Copier:
                 self._read_client()
             elif events.get(0, 0) & (select.POLLHUP | select.POLLRDHUP):
                 self._start_draining()
+
+    def _patience_ms(self) -> float | None:
+        if self._deadline is not None:
+            return max(self._deadline - time.monotonic(), 0) * 1000
+        return None if self._token is None else max(self._looked + LOOK_S - time.monotonic(), 0) * 1000
+
+    def _tell(self, *, fresh: bool = False) -> None:
+        """Tell the broker of a new token where a message ends: before what was read just now (`fresh`), and behind
+        what was waiting already, for that may hold an earlier token."""
+        now = time.monotonic()
+        if self._token is not None and (fresh or now >= self._looked + LOOK_S):
+            self._looked = now
+            self._news = self._token.news() or self._news
+            if self._token.stays:
+                self._token = None
+        if not self._news or self._client_ended:
+            return
+        waiting = bytes(self._to_broker)
+        found = waiting.find if fresh else waiting.rfind
+        end = 0 if fresh and not self._amid else found(b"\n") + 1
+        if end or not self._amid:
+            self._to_broker = memoryview(waiting[:end] + self._news + waiting[end:])
+            self._news = b""
 
     def _watch(self) -> None:
         """Ask for what can be used now. A hang-up that cannot be acted upon yet must not wake us again and again."""
@@ -265,6 +358,7 @@ class _Copier:
             data = b""
         if data:
             self._to_broker = memoryview(data)
+            self._tell(fresh=True)
             self._write_broker()
         else:
             self._client_ended = True
@@ -277,7 +371,9 @@ class _Copier:
 
     def _write_broker(self) -> None:
         try:
-            self._to_broker = self._to_broker[self._broker.send(self._to_broker) :]
+            sent = self._broker.send(self._to_broker)
+            self._amid = self._to_broker[sent - 1] != 10
+            self._to_broker = self._to_broker[sent:]
         except BlockingIOError:
             return
         except OSError:

@@ -72,6 +72,27 @@ async def test_connection_token_is_the_one_that_was_given_last() -> None:
         assert "error" in await call(agent, "echo")
 
 
+async def test_token_is_for_what_comes_after_it() -> None:
+    """Requests and tokens that arrive together are taken in the order in which they were sent."""
+    async with indoors(POLICY, [echoing("fake", "lead")], authenticator=book()) as broker:
+        agent = await opened(broker, "legacy")
+        await agent.send(
+            shown("kims"), request(1, "echo"), shown("lees"), request(2, "lead"), shown("kims"), request(3, "lead")
+        )
+        assert not is_tool_error(await agent.answer(1))
+        assert not is_tool_error(await agent.answer(2))
+        assert "error" in await agent.answer(3)
+
+
+def shown(token: str) -> Object:
+    return {"jsonrpc": "2.0", "method": "notifications/interposer/token", "params": {"token": token}}
+
+
+def request(id: int, name: str) -> Object:
+    params = {"name": name, "arguments": {"text": "hi"}}
+    return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}
+
+
 @pytest.mark.parametrize("params", [{"token": "old"}, {"token": ""}, {"token": None}, {"token": 7}, {}])
 async def test_bad_token_does_not_fall_back_to_the_kernels_word(params: dict[str, Any]) -> None:
     """A peer that would be let in by its uid is nobody once it has shown a token that is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -11,8 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
+
+from interposer import shim
 
 SHIM = Path(__file__).parents[1] / "interposer" / "shim.py"
 MIB = 1024 * 1024
@@ -265,3 +269,204 @@ def test_the_shim_imports_nothing_of_ours() -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True, timeout=10)
     assert done.stdout.strip() == b"[]"
+
+
+def _jwt(name: str) -> str:
+    """Three parts, as a JWT has; nothing in it is looked at on this side."""
+    return f"{name}.payload.signature"
+
+
+def _told(token: str) -> bytes:
+    return b'{"jsonrpc":"2.0","method":"notifications/interposer/token","params":{"token":"' + token.encode() + b'"}}\n'
+
+
+def _replace(path: Path, token: str) -> None:
+    """As whoever refreshes tokens should: in one step."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(token)
+    fresh.replace(path)
+
+
+def _lines(peer: socket.socket, count: int) -> list[bytes]:
+    got = bytearray()
+    while got.count(b"\n") < count and (data := peer.recv(1)):
+        got += data
+    return bytes(got).splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("way", ["option", "file variable", "variable"])
+def test_a_token_is_the_first_line_on_a_unix_socket(
+    start: Start, broker: socket.socket, tmp_path: Path, way: str
+) -> None:
+    """Who calls is said before anything is asked, whichever way the token came."""
+    path = tmp_path / "token"
+    path.write_text(_jwt("first") + "\n")
+    arguments = ["--token-file", str(path)] if way == "option" else []
+    variables = {"file variable": {"INTERPOSER_TOKEN_FILE": str(path)}, "variable": {"INTERPOSER_TOKEN": _jwt("first")}}
+    shim = start(*arguments, str(tmp_path / "broker.sock"), **variables.get(way, {}))
+    assert shim.stdin
+    shim.stdin.write(b"question\n")
+    shim.stdin.flush()
+    with _accept(broker) as peer:
+        assert _lines(peer, 2) == [_told(_jwt("first")), b"question\n"]
+
+
+def test_a_token_of_any_characters_is_one_line_of_json(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """What is no token cannot break out of its notification."""
+    odd = 'a"\\\n\x00é😀'
+    (tmp_path / "token").write_text(odd)
+    start("--token-file", str(tmp_path / "token"), str(tmp_path / "broker.sock"))
+    with _accept(broker) as peer:
+        assert json.loads(_lines(peer, 1)[0])["params"] == {"token": odd}
+
+
+def test_a_refreshed_token_is_told_while_nothing_is_said(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """A held call gets its new token though the client is silent; a file that is gone is told once, as nobody's."""
+    path = tmp_path / "token"
+    path.write_text(_jwt("first"))
+    start("--token-file", str(path), str(tmp_path / "broker.sock"))
+    with _accept(broker) as peer:
+        assert _lines(peer, 1) == [_told(_jwt("first"))]
+        _replace(path, _jwt("second"))
+        assert _lines(peer, 1) == [_told(_jwt("second"))]
+        path.unlink()
+        assert _lines(peer, 1) == [_told("")]
+        path.write_text(_jwt("third"))
+        assert _lines(peer, 1) == [_told(_jwt("third"))]
+
+
+def test_a_refreshed_token_speaks_for_the_next_message(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """Whoever replaces the file and then asks, asks with the new token; never in the middle of a message."""
+    path = tmp_path / "token"
+    path.write_text(_jwt("0"))
+    shim = start("--token-file", str(path), str(tmp_path / "broker.sock"))
+    assert shim.stdin
+    with _accept(broker) as peer:
+        assert _lines(peer, 1) == [_told(_jwt("0"))]
+        for number in range(1, 20):
+            _replace(path, _jwt(str(number)))
+            os.write(shim.stdin.fileno(), b"whole\nha")
+            assert _lines(peer, 2) == [_told(_jwt(str(number))), b"whole\n"]
+            assert _read(peer, 2) == b"ha"
+            _replace(path, _jwt(f"{number}b"))
+            os.write(shim.stdin.fileno(), b"lf\nnext\n")
+            assert _lines(peer, 3) == [b"lf\n", _told(_jwt(f"{number}b")), b"next\n"]
+
+
+def test_tokens_keep_their_order_and_break_no_message(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """A broker that reads late finds every message whole, and the last token behind all the others."""
+    path = tmp_path / "token"
+    path.write_text(_jwt("0"))
+    shim = start("--token-file", str(path), str(tmp_path / "broker.sock"))
+    assert shim.stdin
+    sent = b"".join(b"%d:" % n + b"x" * (n * 997 % 90_000) + b"\n" for n in range(60))
+    changing = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not changing.wait(0.002):
+            number += 1
+            _replace(path, _jwt(str(number)))
+        _replace(path, _jwt("last"))
+
+    with _accept(broker) as peer:
+        threads = [
+            threading.Thread(target=change),
+            threading.Thread(target=_write_all, args=(shim.stdin, sent), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        got = bytearray()
+        try:
+            while len(got) < 1_000_000:
+                got += peer.recv(4096)
+        finally:
+            changing.set()
+        while _told(_jwt("last")) not in got or got.count(b"\n") - got.count(b"{") // 2 < sent.count(b"\n"):
+            got += peer.recv(65536)
+        for thread in threads:
+            thread.join(5)
+        shim.stdin.close()
+        while data := peer.recv(65536):
+            got += data
+    lines = bytes(got).splitlines(keepends=True)
+    told = [json.loads(line)["params"]["token"] for line in lines if line.startswith(b"{")]
+    assert b"".join(line for line in lines if not line.startswith(b"{")) == sent
+    assert told[-1] == _jwt("last")
+    numbers = [int(token.partition(".")[0]) for token in told[:-1]]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) > 1
+
+
+def _write_all(pipe: IO[bytes], data: bytes) -> None:
+    pipe.write(data)
+    pipe.flush()
+
+
+def test_a_later_token_stands_behind_an_earlier_one_that_waits(tmp_path: Path) -> None:
+    """While the broker takes nothing, tokens queue in their order, between the messages."""
+    path = tmp_path / "token"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        copier = shim._Copier(ours, b"", shim._Token(str(path), ""))
+        copier._to_broker = memoryview(b"whole\nha")
+        for name in ("first", "second"):
+            _replace(path, _jwt(name))
+            copier._looked = -shim.LOOK_S
+            copier._tell()
+        assert copier._to_broker == b"whole\n" + _told(_jwt("first")) + _told(_jwt("second")) + b"ha"
+
+
+def test_a_token_from_a_pipe_is_read_once(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """`--token-file <(…)` works, and its end is no change."""
+    os.mkfifo(tmp_path / "pipe")
+    shim = start("--token-file", str(tmp_path / "pipe"), str(tmp_path / "broker.sock"))
+    writing = threading.Thread(target=(tmp_path / "pipe").write_text, args=(_jwt("once"),), daemon=True)
+    writing.start()
+    with _accept(broker) as peer:
+        assert _lines(peer, 1) == [_told(_jwt("once"))]
+        assert shim.stdin
+        shim.stdin.write(b"question\n")
+        shim.stdin.flush()
+        assert _lines(peer, 1) == [b"question\n"]
+
+
+def test_a_missing_token_file_is_said_and_is_nobody(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """The kernel's word for the caller does not stand in for a token that is not there yet."""
+    path = tmp_path / "token"
+    shim = start("--token-file", str(path), str(tmp_path / "broker.sock"))
+    with _accept(broker) as peer:
+        assert _lines(peer, 1) == [_told("")]
+        _replace(path, _jwt("late"))
+        assert _lines(peer, 1) == [_told(_jwt("late"))]
+    assert shim.stderr
+    assert b"no token" in shim.stderr.readline()
+
+
+def test_only_tokens_that_end_are_shown_again_over_tcp(start: Start, tcp_broker: socket.socket, tmp_path: Path) -> None:
+    """A JWT is told again when it changes, after the gate took the first; a static token opens the gate only."""
+    address = f"tcp://127.0.0.1:{tcp_broker.getsockname()[1]}"
+    jwt, static = tmp_path / "jwt", tmp_path / "static"
+    jwt.write_text(_jwt("first"))
+    static.write_text(TOKEN)
+    for path in (jwt, static):
+        shim = start("--token-file", str(path), address)
+        assert shim.stdin
+        with _accept(tcp_broker) as peer:
+            assert b"interposer/authenticate" in _lines(peer, 1)[0]
+            _replace(path, _jwt("second"))
+            peer.sendall(b'{"jsonrpc":"2.0","id":0,"result":{}}\n')
+            shim.stdin.write(b"question\n")
+            shim.stdin.flush()
+            news = [_told(_jwt("second"))] if path is jwt else []
+            assert _lines(peer, len(news) + 1) == [*news, b"question\n"]
+
+
+def test_without_a_token_nothing_is_added(start: Start, broker: socket.socket, tmp_path: Path) -> None:
+    """The first byte on the wire is the client's own."""
+    shim = start(str(tmp_path / "broker.sock"))
+    assert shim.stdin
+    shim.stdin.write(b"question\n")
+    shim.stdin.flush()
+    with _accept(broker) as peer:
+        assert _read(peer, 9) == b"question\n"

@@ -1,7 +1,7 @@
 """Where a socket may stand: a directory in which nobody else can put another one under its name.
 
 Whoever can write to a directory on the way can rename what is below it and answer in our place, so every directory
-that the path passes through counts, symbolic links followed one by one.
+that the path passes through counts (ownership.py).
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import errno
 import grp
 import os
-import pwd
 import socket
 import stat
-from collections.abc import Iterator
 
+from interposer import ownership
 from interposer.errors import ConfigurationError, Problem
-
-_LINKS_FOLLOWED = 40
-"""As the kernel: path_resolution(7)."""
 
 
 def require_bindable(path: str) -> None:
@@ -32,15 +28,13 @@ def require_bindable(path: str) -> None:
 def require_safe_directory(path: str) -> None:
     """Raises `ConfigurationError` when another user could replace the file at `path`."""
     parent = os.path.dirname(os.path.abspath(path))
-    for directory in _directories(path, parent):
-        try:
-            fault = _fault(os.stat(directory, follow_symlinks=False))
-        except FileNotFoundError:
-            fault = "does not exist: create it with mode 0700 (0750 to let a group in)"
-        except OSError as error:
-            fault = f"cannot be read: {error.strerror}"
-        if fault:
-            raise problem(path, f"the directory {directory} {fault}")
+    try:
+        for step in ownership.steps(parent):
+            fault = _fault(step.found)
+            if fault:
+                raise problem(path, f"the directory {step.path} {fault}")
+    except OSError as error:
+        raise problem(path, f"{error.filename or parent} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
 def remove_stale(path: str) -> None:
@@ -56,6 +50,34 @@ def remove_stale(path: str) -> None:
     if _answers(path):
         raise problem(path, "another broker listens here; stop it or choose another path")
     os.unlink(path)
+
+
+def taken_over(descriptor: int) -> socket.socket:
+    """The Unix socket that a descriptor listens on. Raises `ConfigurationError` for anything else."""
+    try:
+        found = socket.socket(fileno=descriptor)
+        listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        raise problem(f"descriptor {descriptor}", "is not a socket; pass the agents' one") from None
+    if found.family != socket.AF_UNIX or found.type != socket.SOCK_STREAM or not listens:
+        raise problem(f"descriptor {descriptor}", "is not a Unix stream socket that listens; pass the agents' one")
+    found.setblocking(False)
+    return found
+
+
+def path_of(taken: socket.socket) -> str:
+    """Where a Unix socket stands; abstract ones begin with NUL."""
+    return os.fsdecode(taken.getsockname())
+
+
+def require_socket(path: str) -> None:
+    """Raises `ConfigurationError` unless a socket of ours or of root's stands there."""
+    try:
+        placed = os.lstat(path)
+    except OSError as error:
+        raise problem(path, f"the passed socket is no longer here: {os.strerror(error.errno or 0)}") from None
+    if not stat.S_ISSOCK(placed.st_mode) or placed.st_uid not in (0, os.geteuid()):
+        raise problem(path, "what is here is not a socket of ours or of root's")
 
 
 def resolve_group(group: str | int | None) -> int | None:
@@ -85,53 +107,15 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _directories(path: str, parent: str) -> Iterator[str]:
-    """Every directory that the kernel passes through on the way to `parent`, from the root on."""
-    current = "/"
-    yield current
-    left = [part for part in parent.split("/") if part][::-1]
-    followed = 0
-    while left:
-        part = left.pop()
-        if part in (".", ".."):
-            current = os.path.dirname(current) if part == ".." else current
-            continue
-        step = os.path.join(current, part)
-        if not os.path.islink(step):
-            current = step
-            yield current
-            continue
-        followed += 1
-        if followed > _LINKS_FOLLOWED:
-            raise problem(path, "too many symbolic links on the way; use the real path")
-        target = os.readlink(step)
-        if target.startswith("/"):
-            current = "/"
-        left.extend([link_part for link_part in target.split("/") if link_part][::-1])
-
-
-def _fault(directory: os.stat_result) -> str:
-    """What is wrong with a directory, and what to do about it; empty when nothing is."""
-    if not stat.S_ISDIR(directory.st_mode):
-        return "is not a directory: choose another path"
-    if directory.st_uid not in (0, os.geteuid()):
-        return f"belongs to uid {directory.st_uid}, who could replace the socket: choose another one"
-    # With the sticky bit only the owner of an entry may rename or remove it (inode(7)).
-    if directory.st_mode & stat.S_ISVTX:
+def _fault(directory: os.stat_result | None) -> str:
+    """What is wrong with a directory on the way, and what to do about it; empty when nothing is."""
+    if directory is None:
+        return "does not exist: create it with mode 0700 (0750 to let a group in)"
+    if stat.S_ISLNK(directory.st_mode):
         return ""
-    if directory.st_mode & stat.S_IWOTH:
-        return "is writable by everybody: chmod o-w, or choose another one"
-    if directory.st_mode & stat.S_IWGRP and not _is_private(directory.st_gid):
-        return f"is writable by group {directory.st_gid}: chmod g-w, or choose another one"
-    return ""
-
-
-def _is_private(gid: int) -> bool:
-    """Whether a group has no member but ourselves and root: many systems give every user one of their own."""
-    if gid not in (0, os.getegid()):
-        return False
-    try:
-        members = set(grp.getgrgid(gid).gr_mem)
-        return members <= {"root", pwd.getpwuid(os.geteuid()).pw_name}
-    except KeyError:
-        return False
+    said = ownership.directory_fault(directory, os.geteuid())
+    if said.startswith("belongs"):
+        return f"{said}, who could replace the socket: choose another one"
+    if "writable" in said:
+        return f"{said}: chmod {'o' if said.endswith('everybody') else 'g'}-w, or choose another one"
+    return said and f"{said}: choose another path"

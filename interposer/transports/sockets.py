@@ -1,8 +1,8 @@
 """Unix and TCP sockets: many peers, each known before its first byte is read as a message.
 
-A Unix peer is whom the kernel says it is; a TCP peer, on loopback only, shows a token in its first line. The Unix
-socket is never reachable with wider rights than it is meant to have, and never in a place where somebody else could
-put another socket under its name.
+A Unix peer is whom the kernel says it is, and may be turned away for it; a TCP peer, on loopback only, shows a token in
+its first line. Whoever is turned away is reported. The Unix socket is never reachable with wider rights than it is
+meant to have, and never in a place where somebody else could put another socket under its name.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ import os
 import socket
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import anyio
 
-from interposer.errors import BROKER_UNAVAILABLE, Unavailable
+from interposer.errors import BROKER_UNAVAILABLE, INVALID_REQUEST, Unavailable
 from interposer.model import Caller
 from interposer.ports import Secret
 
-from .gate import GuardedLink, digests, error_line
+from .gate import FOREIGN_UID, GuardedLink, Judge, Refusals, digests, error_line
 from .link import Accept, Limits, Link
-from .places import problem, remove_stale, require_bindable, require_safe_directory, resolve_group
+from .places import problem, remove_stale, require_bindable, require_safe_directory, require_socket, resolve_group
 
 _ACCEPTS_PER_TURN = 64
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+NOT_YOURS = "This user may not connect to the broker. Nothing was executed."
 
 _log = logging.getLogger("interposer.transports")
 
@@ -38,8 +40,9 @@ _log = logging.getLogger("interposer.transports")
 class _Listening(ABC):
     """Accepts peers until cancelled; one task for each, and none of them is left."""
 
-    def __init__(self, limits: Limits | None) -> None:
+    def __init__(self, limits: Limits | None, on_refused: Callable[[str], None] | None) -> None:
         self._limits = limits or Limits()
+        self._refused = Refusals(on_refused)
 
     async def serve(self, accept: Accept, ready: Callable[[str], None]) -> None:
         """Serve until cancelled. Raises `ConfigurationError` when the address cannot be had safely."""
@@ -63,28 +66,47 @@ class _Listening(ABC):
         """What a client is told."""
 
     @abstractmethod
-    def _link(self, peer: socket.socket, accept: Accept) -> Link:
-        """The link for a peer that has just been accepted."""
+    def _link(self, peer: socket.socket, accept: Accept) -> Link | None:
+        """The link for a peer that has just been accepted; None for one that has been turned away."""
 
     def _unlisten(self, listener: socket.socket) -> None:
         listener.close()
 
 
 class UnixSocket(_Listening):
-    """A `Transport` on a Unix socket. `mode` and `group` say who may connect; the kernel says who did."""
+    """A `Transport` on a Unix socket. `mode` and `group` say who may connect; the kernel says who did.
+
+    With `uids`, peers of all others are turned away. `on_refused` is called with a short constant reason, at most once
+    a second for each.
+    """
 
     def __init__(
-        self, path: str, mode: int = 0o660, group: str | int | None = None, *, limits: Limits | None = None
+        self,
+        path: str,
+        mode: int = 0o660,
+        group: str | int | None = None,
+        *,
+        uids: Collection[int] | None = None,
+        limits: Limits | None = None,
+        on_refused: Callable[[str], None] | None = None,
+        taken: socket.socket | None = None,
     ) -> None:
-        super().__init__(limits)
+        """`taken` listens at `path` already (`places.taken_over`): then mode and group are whoever's who made it, and
+        it stays when we leave."""
+        super().__init__(limits, on_refused)
         require_bindable(path)
+        self._taken = taken
         self._path = os.path.abspath(path)
         self._mode = mode
         self._gid = resolve_group(group)
+        self._uids = None if uids is None else frozenset(uids)
         self._identity: tuple[int, int] | None = None
 
     def _listen(self) -> socket.socket:
         require_safe_directory(self._path)
+        if self._taken is not None:
+            require_socket(self._path)
+            return self._taken
         remove_stale(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -117,22 +139,39 @@ class UnixSocket(_Listening):
     def _address(self, listener: socket.socket) -> str:
         return f"unix:{self._path}"
 
-    def _link(self, peer: socket.socket, accept: Accept) -> Link:
+    def _link(self, peer: socket.socket, accept: Accept) -> Link | None:
         raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid, gid = struct.unpack("iII", raw)
+        if self._uids is not None and uid not in self._uids:
+            self._refused(FOREIGN_UID)
+            _turn_away(peer, INVALID_REQUEST, NOT_YOURS)
+            return None
         return Link(Caller("unix", uid=uid, gid=gid, pid=pid), accept, self._limits)
 
 
 class TcpSocket(_Listening):
-    """A `Transport` on a loopback address. `tokens` are (token, label): the label is what the caller is known by."""
+    """A `Transport` on a loopback address. `tokens` are (token, label): the label is what the caller is known by.
+
+    A token that is none of these is put before the `judge`: one that is accepted is the caller's own, and speaks for
+    every request until another is shown. `on_refused` is called with a short constant reason, at most once a second for
+    each.
+    """
 
     def __init__(
-        self, host: str, port: int, tokens: Sequence[tuple[Secret, str]], *, limits: Limits | None = None
+        self,
+        host: str,
+        port: int,
+        tokens: Sequence[tuple[Secret, str]],
+        *,
+        judge: Judge | None = None,
+        limits: Limits | None = None,
+        on_refused: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(limits)
+        super().__init__(limits, on_refused)
         self._host = _loopback(host)
         self._port = port
-        self._tokens = digests(f"tcp://{host}:{port}", tokens)
+        self._tokens = digests(f"tcp://{host}:{port}", tokens, judged=judge is not None)
+        self._judge = judge
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -153,13 +192,13 @@ class TcpSocket(_Listening):
         return f"tcp://{host}:{listener.getsockname()[1]}"
 
     def _link(self, peer: socket.socket, accept: Accept) -> Link:
-        return GuardedLink(self._tokens, accept, self._limits)
+        return GuardedLink(self._tokens, self._judge, self._refused, accept, self._limits)
 
 
 class _Door:
     """Takes peers in while there is room, and rests when the process is out of descriptors."""
 
-    def __init__(self, listener: socket.socket, limits: Limits, link: Callable[[socket.socket], Link]) -> None:
+    def __init__(self, listener: socket.socket, limits: Limits, link: Callable[[socket.socket], Link | None]) -> None:
         self._listener = listener
         self._limits = limits
         self._link = link
@@ -193,7 +232,7 @@ class _Door:
                 return
             peer.setblocking(False)
             if len(self._inside) >= self._limits.connections:
-                _turn_away(peer)
+                _turn_away(peer, BROKER_UNAVAILABLE, Unavailable.public)
             else:
                 task = self._loop.create_task(self._host(peer))
                 self._inside.add(task)
@@ -212,6 +251,8 @@ class _Door:
         """One peer, from its first byte to its last."""
         try:
             link = self._link(peer)
+            if link is None:
+                return
             try:
                 await self._loop.connect_accepted_socket(lambda: link, peer)
                 await link.lost
@@ -225,9 +266,9 @@ class _Door:
         peer.close()
 
 
-def _turn_away(peer: socket.socket) -> None:
+def _turn_away(peer: socket.socket, code: int, public: str) -> None:
     with contextlib.suppress(OSError):
-        peer.send(error_line(None, BROKER_UNAVAILABLE, Unavailable.public))
+        peer.send(error_line(None, code, public))
     peer.close()
 
 

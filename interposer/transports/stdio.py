@@ -26,8 +26,12 @@ from .link import FAREWELL_S, Accept, Inlet, Limits, Link
 class Stdio:
     """A `Transport` over two file descriptors of ours; it serves once."""
 
-    def __init__(self, in_fd: int = 0, out_fd: int = 1, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, in_fd: int = 0, out_fd: int = 1, *, limits: Limits | None = None, peer_pid: int | None = None
+    ) -> None:
+        """`peer_pid` is the process at the other end; our parent, if absent."""
         self._fds = (in_fd, out_fd)
+        self._peer_pid = os.getppid() if peer_pid is None else peer_pid
         self._limits = limits or Limits()
         self._wire: tuple[FileIO, FileIO] | None = None
 
@@ -45,7 +49,7 @@ class Stdio:
     async def serve(self, accept: Accept, ready: Callable[[str], None]) -> None:
         """Converse until the peer has ended and the receiver has closed, or the peer is gone altogether."""
         source, sink = self.take()
-        link = Link(Caller("stdio", uid=os.getuid(), gid=os.getgid(), pid=os.getppid()), accept, self._limits)
+        link = Link(Caller("stdio", uid=os.getuid(), gid=os.getgid(), pid=self._peer_pid), accept, self._limits)
         incoming = _Incoming(link)
         try:
             await _connect(link, incoming, source, sink)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,9 +14,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 @asynccontextmanager
 async def daemon(config: Path, env: Mapping[str, str]) -> AsyncIterator[list[str]]:
-    """`interposer serve`, ready; yields the lines that it printed before."""
+    """`interposer serve`, ready; yields the lines that it printed before. Its log goes to `stderr` beside the
+    configuration."""
     words = [sys.executable, "-m", "interposer", "serve", "--config", str(config)]
-    process = await anyio.open_process(words, stderr=subprocess.DEVNULL, env={**os.environ, **env})
+    with config.with_name("stderr").open("ab") as log:
+        process = await anyio.open_process(words, stderr=log, env={**os.environ, **env})
     try:
         if process.stdout is None:
             raise RuntimeError("the daemon has no output")

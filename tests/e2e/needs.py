@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,11 +16,12 @@ def node_server(name: str) -> str:
     """The path of an MCP server from npm."""
     path = NODE_BIN / name
     if not path.exists():
-        _missing(f"{name} is not installed; run `make servers` (needs Node 20 or newer)")
+        missing(f"{name} is not installed; run `make servers` (needs Node 20 or newer)")
     return str(path)
 
 
-def _missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where nothing may be skipped."""
     if os.environ.get("INTERPOSER_REQUIRE_ALL"):
         pytest.fail(reason)
     pytest.skip(reason)

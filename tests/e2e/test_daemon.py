@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ from mcp import StdioServerParameters
 from mcp.client.client import Client
 
 from tests.e2e.daemon import daemon, interposer
+from tests.fakes.canary import credential_file
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60
@@ -26,10 +28,11 @@ DENY = (
 def configure(folder: Path, listen: str = "", callers: str = "") -> tuple[Path, dict[str, str]]:
     """An interposer.yaml with the scriptable upstream, and the environment of its broker."""
     (folder / "policy.yaml").write_text(f"version: 1\nrules:\n{ALLOW}")
-    path = folder / "interposer.yaml"
+    path, key = folder / "interposer.yaml", credential_file(folder, "fake")
     path.write_text(
         "version: 1\npolicy: policy.yaml\nupstreams:\n"
-        f"  fake: {{command: [{sys.executable}, {ROOT / 'tests/fakes/upstream.py'}]}}\n{listen}{callers}"
+        f"  fake:\n    command: [{sys.executable}, {ROOT / 'tests/fakes/upstream.py'}]\n"
+        f"    credential: {{env: UPSTREAM_TOKEN, source: 'file:{key.name}'}}\n{listen}{callers}"
     )
     return path, {"INTERPOSER_HOME": str(folder / "home")}
 
@@ -66,6 +69,16 @@ async def test_tcp_callers_are_who_their_token_says(tmp_path: Path) -> None:
             assert refused.returncode == 3
     shown = await interposer(tmp_path / "home", "sessions", "list")
     assert "token:ci" in shown
+
+
+async def test_a_uid_that_is_not_listed_does_not_get_in(tmp_path: Path) -> None:
+    """Whoever may not connect is told so at once, in a message that a client understands."""
+    path, env = configure(tmp_path, f"listen: {{socket: {{uids: [{os.getuid() + 1}]}}}}\n")
+    words = [sys.executable, "-m", "interposer", "connect"]
+    with anyio.fail_after(DEADLINE_S):
+        async with daemon(path, env):
+            turned_away = await anyio.run_process(words, input=b"", check=False, env={**os.environ, **env})
+    assert json.loads(turned_away.stdout)["error"]["message"].startswith("This user may not connect")
 
 
 async def test_a_changed_policy_is_in_force_for_the_next_call(tmp_path: Path) -> None:

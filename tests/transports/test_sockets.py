@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -258,8 +260,8 @@ async def test_a_first_line_may_come_byte_by_byte(dial: Dial) -> None:
         b"POST / HTTP/1.1\r\n",
         b"[]\n",
         b"\xff\n",
-        b"x" * 9000,
-        _hello(TOKEN, pad="x" * 9000),
+        b"x" * 17_000,
+        _hello(TOKEN, pad="x" * 17_000),
     ],
 )
 async def test_without_the_token_there_is_no_conversation(dial: Dial, line: bytes) -> None:
@@ -303,3 +305,194 @@ async def test_a_port_in_use_is_said() -> None:
         other.listen()
         with pytest.raises(ConfigurationError, match="another port"):
             await TcpSocket("127.0.0.1", other.getsockname()[1], TOKENS).serve(Echo, lambda address: None)
+
+
+GOOD, BAD = "head.payload.signature", "head.other.signature"
+
+
+class Judge:
+    """Accepts one token; with `gate`, only when it is opened."""
+
+    def __init__(self, gate: anyio.Event | None = None) -> None:
+        self.asked: list[str] = []
+        self.cancelled = anyio.Event()
+        self._gate = gate
+
+    async def __call__(self, token: str) -> bool:
+        self.asked.append(token)
+        try:
+            if self._gate is not None:
+                await self._gate.wait()
+        except anyio.get_cancelled_exc_class():
+            self.cancelled.set()
+            raise
+        return token == GOOD
+
+
+@pytest.mark.parametrize("tokens", [[], TOKENS], ids=["issuers only", "static tokens too"])
+async def test_an_issuers_token_opens_the_conversation(dial: Dial, tokens: list[tuple[Secret, str]]) -> None:
+    """A token that is none of the static ones is judged; accepted, it is what the caller speaks by from then on."""
+    judge = Judge()
+    async with _served(TcpSocket("127.0.0.1", 0, tokens, judge=judge)) as (address, receivers):
+        peer = dial(address)
+        await peer.send(_hello(GOOD) + b"early\n")
+        with anyio.fail_after(5):
+            welcome = b'{"jsonrpc":"2.0","id":7,"result":{}}\n'
+            assert await receive_exactly(peer, len(welcome) + 6) == welcome + b"early\n"
+            await peer.send(b"late\n")
+            assert await receive_exactly(peer, 5) == b"late\n"
+        caller = receivers[0].connection.caller
+    assert (caller.token, caller.label) == (GOOD, None)
+    assert GOOD not in repr(caller)
+    assert judge.asked == [GOOD]
+
+
+async def test_a_static_token_needs_no_judge(dial: Dial) -> None:
+    """What is ours is not shown to anybody else."""
+    judge = Judge()
+    async with _served(TcpSocket("127.0.0.1", 0, TOKENS, judge=judge)) as (address, receivers):
+        peer = dial(address)
+        await peer.send(_hello(TOKEN) + b"x")
+        with anyio.fail_after(5):
+            welcome = b'{"jsonrpc":"2.0","id":7,"result":{}}\n'
+            assert await receive_exactly(peer, len(welcome) + 1) == welcome + b"x"
+        assert receivers[0].connection.caller.label == "ann"
+    assert judge.asked == []
+
+
+async def test_a_token_of_eight_kibibytes_fits(dial: Dial) -> None:
+    """The largest token that an issuer may give is not cut off by the gate."""
+    judge = Judge()
+    async with _served(TcpSocket("127.0.0.1", 0, [], judge=judge)) as (address, _):
+        peer = dial(address)
+        await peer.send(_hello("x" * 8192))
+        with anyio.fail_after(5):
+            assert b"-32600" in await receive_all(peer)
+    assert judge.asked == ["x" * 8192]
+
+
+@pytest.mark.parametrize("flood", [b"", b"x" * 1_000_000], ids=["silent", "flooding"])
+async def test_nothing_is_kept_of_a_peer_that_is_being_judged(dial: Dial, flood: bytes) -> None:
+    """Until its token is accepted no conversation is begun, and a judge that does not answer in time has said no."""
+    judge = Judge(anyio.Event())
+    limits = Limits(authenticate_s=0.2)
+    async with _served(TcpSocket("127.0.0.1", 0, [], judge=judge, limits=limits)) as (address, receivers):
+        peer = dial(address)
+        with anyio.fail_after(5):
+            await peer.send(_hello(GOOD))
+            while not judge.asked:
+                await anyio.lowlevel.checkpoint()
+            async with anyio.create_task_group() as sending:
+                sending.start_soon(_send_what_goes, peer, flood)
+                await judge.cancelled.wait()
+                assert b"-32600" in await _rest(peer)
+                sending.cancel_scope.cancel()
+        assert receivers == []
+
+
+async def _send_what_goes(peer: RawPeer, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        await peer.send(data)
+
+
+async def _rest(peer: RawPeer) -> bytes:
+    try:
+        return await receive_all(peer)
+    except ConnectionResetError:  # it was hung up on while it sent
+        return b"-32600"
+
+
+async def test_a_long_tail_behind_a_token_to_be_judged_is_refused(dial: Dial) -> None:
+    """Whoever is not known yet cannot have us keep a conversation for them."""
+    async with _served(TcpSocket("127.0.0.1", 0, [], judge=Judge())) as (address, receivers):
+        peer = dial(address)
+        with anyio.fail_after(5):
+            await peer.send(_hello(GOOD) + b"x" * 20_000)
+            assert b"-32600" in await receive_all(peer)
+        assert receivers == []
+
+
+async def test_a_peer_that_leaves_while_it_is_judged_is_forgotten(dial: Dial) -> None:
+    """Its place becomes free at the end of the authentication time at the latest."""
+    gate = anyio.Event()
+    judge = Judge(gate)
+    limits = Limits(connections=1, authenticate_s=0.1)
+    async with _served(TcpSocket("127.0.0.1", 0, TOKENS, judge=judge, limits=limits)) as (address, receivers):
+        gone = dial(address)
+        with anyio.fail_after(5):
+            await gone.send(_hello(GOOD))
+            while not judge.asked:
+                await anyio.lowlevel.checkpoint()
+            gone.end()
+            await judge.cancelled.wait()
+            while not await _is_let_in_by(dial(address)):
+                await anyio.lowlevel.checkpoint()
+        assert len(receivers) == 1
+
+
+async def _is_let_in_by(peer: RawPeer) -> bool:
+    try:
+        await peer.send(_hello(TOKEN))
+        return b'"result"' in await receive_exactly(peer, 36)
+    except OSError:
+        return False
+
+
+async def test_a_judge_that_breaks_lets_nobody_in(dial: Dial) -> None:
+    """A fault at the gate is a refusal, and is not kept quiet."""
+
+    async def broken(token: str) -> bool:
+        raise RuntimeError("broken")
+
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: faults.append(found["exception"]))
+    async with _served(TcpSocket("127.0.0.1", 0, [], judge=broken)) as (address, receivers):
+        peer = dial(address)
+        await peer.send(_hello(GOOD))
+        with anyio.fail_after(5):
+            assert b"-32600" in await receive_all(peer)
+        assert receivers == []
+    assert [str(fault) for fault in faults] == ["broken"]
+
+
+async def test_refusals_are_reported_in_moderation(dial: Dial) -> None:
+    """Each reason is told of, and a hundred knocks in a second are told of once."""
+    told: list[str] = []
+    limits = Limits(authenticate_s=0.2)
+    transport = TcpSocket("127.0.0.1", 0, TOKENS, judge=Judge(), limits=limits, on_refused=told.append)
+    async with _served(transport) as (address, _):
+        with anyio.fail_after(5):
+            for line in (_hello(BAD), _hello(BAD), _hello("no-token"), b"[]\n"):
+                peer = dial(address)
+                await peer.send(line)
+                await receive_all(peer)
+            await receive_all(dial(address))
+    assert told == ["bad_token", "no_token"]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_uid_that_is_not_listed_is_turned_away(tmp_path: Path, dial: Dial, ours: bool) -> None:
+    """Whatever the socket's mode lets in, the list decides; whoever is turned away is told so, and is reported."""
+    told: list[str] = []
+    uids = [os.getuid() if ours else os.getuid() + 1]
+    transport = UnixSocket(str(tmp_path / "s"), 0o666, uids=uids, on_refused=told.append)
+    async with _served(transport) as (address, receivers):
+        peer = dial(address)
+        with anyio.fail_after(5):
+            if ours:
+                await peer.send(b"x")
+                assert await receive_exactly(peer, 1) == b"x"
+            else:
+                answer = json.loads(await receive_all(peer))
+                assert answer["error"]["code"] == -32600
+                assert "may not connect" in answer["error"]["message"]
+        assert len(receivers) == ours
+    assert told == ([] if ours else ["foreign_uid"])
+
+
+async def test_an_empty_list_of_uids_lets_nobody_in(tmp_path: Path, dial: Dial) -> None:
+    """A list without entries is a list, and not the absence of one."""
+    async with _served(UnixSocket(str(tmp_path / "s"), uids=[])) as (address, receivers):
+        with anyio.fail_after(5):
+            assert b"may not connect" in await receive_all(dial(address))
+        assert receivers == []

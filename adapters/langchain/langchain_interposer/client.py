@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from langchain_interposer.bearer import Bearer, Token
 from langchain_interposer.channel import DISCARD, Channel, ProcessChannel, SocketChannel
 from langchain_interposer.connection import Connection, Message, OnProgress
 from langchain_interposer.errors import InterposerUnavailable, NotExecuted
@@ -32,6 +33,9 @@ class InterposerClient:
 
     `timeout_s` bounds one call, holds for a human included; the broker has shorter limits of its own, so this one
     speaks only when the broker has stopped answering. `start_timeout_s` bounds the broker's start and handshake.
+
+    `token` (text, or a function that returns the token of now) or `token_file` says for whom the calls are made: it is
+    asked for by each request and goes with that request. The function is called in a thread, from several at once.
     """
 
     def __init__(
@@ -42,12 +46,15 @@ class InterposerClient:
         timeout_s: float = 300.0,
         start_timeout_s: float = 30.0,
         client_name: str = "langchain-interposer",
+        token: Token | None = None,
+        token_file: str | Path | None = None,
     ) -> None:
         self.place = place
         self.timeout_s = timeout_s
         self._open_channel = open_channel
         self._start_timeout_s = start_timeout_s
         self._client_name = client_name
+        self._bearer = Bearer(token, token_file)
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._forgotten: weakref.finalize[..., InterposerClient]
@@ -81,8 +88,18 @@ class InterposerClient:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **limits: Any) -> InterposerClient:
-        """INTERPOSER_SOCKET, else INTERPOSER_URL (`unix:///path`), else INTERPOSER_COMMAND, else `interposer stdio`."""
+        """INTERPOSER_SOCKET, else INTERPOSER_URL (`unix:///path`), else INTERPOSER_COMMAND, else `interposer stdio`.
+
+        Without a `token` or `token_file` of its own, INTERPOSER_TOKEN_FILE or INTERPOSER_TOKEN speaks.
+        """
         environ = os.environ if environ is None else environ
+        client = cls._named(environ, limits)
+        if limits.get("token") is None and limits.get("token_file") is None:
+            client._bearer = Bearer.from_env(environ)
+        return client
+
+    @classmethod
+    def _named(cls, environ: Mapping[str, str], limits: Mapping[str, Any]) -> InterposerClient:
         if path := environ.get("INTERPOSER_SOCKET"):
             return cls.connect(path, **limits)
         if url := environ.get("INTERPOSER_URL"):
@@ -130,11 +147,11 @@ class InterposerClient:
         limit_s = self._limit(timeout_s)
         connection = await self._aopen()
         try:
-            return await self._once(connection, params, limit_s, on_progress)
+            return await self._once(connection, await self._amarked(params), limit_s, on_progress)
         except NotExecuted:
             if connection.alive:
                 raise
-        return await self._once(await self._aopen(), params, limit_s, on_progress)
+        return await self._once(await self._aopen(), await self._amarked(params), limit_s, on_progress)
 
     def sleep(self, seconds: float) -> None:
         """Wait, or until this client is closed."""
@@ -157,7 +174,8 @@ class InterposerClient:
 
     def _ask(self, method: str, params: Message, *, timeout_s: float, on_progress: OnProgress | None = None) -> Message:
         def once(connection: Connection) -> Message:
-            return connection.wait(connection.request(method, params, on_progress=on_progress), timeout_s)
+            marked = self._bearer.marked(params)
+            return connection.wait(connection.request(method, marked, on_progress=on_progress), timeout_s)
 
         connection = self._opened()
         try:
@@ -166,6 +184,11 @@ class InterposerClient:
             if connection.alive:
                 raise
         return once(self._opened())
+
+    async def _amarked(self, params: Message) -> Message:
+        if self._bearer.waits:
+            return await asyncio.to_thread(self._bearer.marked, params)
+        return self._bearer.marked(params)
 
     async def _once(
         self, connection: Connection, params: Message, timeout_s: float, on_progress: OnProgress | None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from langchain_core.tools import BaseTool, BaseToolkit
 
+from langchain_interposer.bearer import Token
 from langchain_interposer.channel import DISCARD
 from langchain_interposer.client import DEFAULT_COMMAND, InterposerClient
 from langchain_interposer.schema import tool_names
@@ -22,9 +23,12 @@ class InterposerToolkit(BaseToolkit):
     Nothing is started before the first use. The tools work sync and async, in any thread and under any asyncio loop,
     and share one connection. A list that the broker has changed is asked for anew by the next `get_tools`; tools handed
     out before keep working as far as the broker lets them.
+
+    Each constructor takes the access token of whoever the agent acts for: `token`, text or a function that returns the
+    token of now, or `token_file`. It is fetched anew for each request and goes with that request.
     """
 
-    model_config: ClassVar[Any] = {"arbitrary_types_allowed": True}
+    model_config: ClassVar[Any] = {"arbitrary_types_allowed": True, "extra": "forbid"}
 
     client: InterposerClient
     wait_for_approval_s: float = 0.0
@@ -44,6 +48,8 @@ class InterposerToolkit(BaseToolkit):
         cwd: str | Path | None = None,
         stderr: str | Path = DISCARD,
         timeout_s: float = 300.0,
+        token: Token | None = None,
+        token_file: str | Path | None = None,
         **options: Any,
     ) -> InterposerToolkit:
         """A broker of our own, such as `["interposer", "stdio", "--config", "interposer.yaml"]`.
@@ -51,18 +57,39 @@ class InterposerToolkit(BaseToolkit):
         It runs under our user: that stops a misled model, not hostile code in this process. `stderr` is "discard",
         "inherit" or a file to append to.
         """
-        client = InterposerClient.spawn(command, env=env, cwd=cwd, stderr=stderr, timeout_s=timeout_s)
+        asker = {"token": token, "token_file": token_file}
+        client = InterposerClient.spawn(command, env=env, cwd=cwd, stderr=stderr, timeout_s=timeout_s, **asker)
         return cls(client=client, **options)
 
     @classmethod
-    def from_socket(cls, path: str | Path, *, timeout_s: float = 300.0, **options: Any) -> InterposerToolkit:
+    def from_socket(
+        cls,
+        path: str | Path,
+        *,
+        timeout_s: float = 300.0,
+        token: Token | None = None,
+        token_file: str | Path | None = None,
+        **options: Any,
+    ) -> InterposerToolkit:
         """The broker that listens on the Unix socket at `path` (`interposer serve`)."""
-        return cls(client=InterposerClient.connect(path, timeout_s=timeout_s), **options)
+        client = InterposerClient.connect(path, timeout_s=timeout_s, token=token, token_file=token_file)
+        return cls(client=client, **options)
 
     @classmethod
-    def from_env(cls, *, timeout_s: float = 300.0, **options: Any) -> InterposerToolkit:
-        """INTERPOSER_SOCKET, else INTERPOSER_URL (`unix:///path`), else INTERPOSER_COMMAND, else `interposer stdio`."""
-        return cls(client=InterposerClient.from_env(timeout_s=timeout_s), **options)
+    def from_env(
+        cls,
+        *,
+        timeout_s: float = 300.0,
+        token: Token | None = None,
+        token_file: str | Path | None = None,
+        **options: Any,
+    ) -> InterposerToolkit:
+        """INTERPOSER_SOCKET, else INTERPOSER_URL (`unix:///path`), else INTERPOSER_COMMAND, else `interposer stdio`.
+
+        Without a `token` or `token_file`, INTERPOSER_TOKEN_FILE or INTERPOSER_TOKEN speaks.
+        """
+        client = InterposerClient.from_env(timeout_s=timeout_s, token=token, token_file=token_file)
+        return cls(client=client, **options)
 
     def get_tools(self) -> list[BaseTool]:
         """The tools for what the broker offers now. Raises InterposerUnavailable if it does not answer."""
