@@ -11,14 +11,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
 
 from .arguments import Arguments, UnusableSchema, compiled
 from .canonical import canonical, digest, digest_bytes
-from .errors import ConfigurationError, Denied, InterposerError, Refusal, Unavailable, UnknownSkill
+from .errors import ConfigurationError, Denied, InterposerError, MaskFault, Refusal, Unavailable, UnknownSkill
 from .model import Call, Invocation, Json, JsonObject, Principal, Skill
 from .ports import Clock, Masker, Pins, PolicyDecisionPoint, Upstream
 
@@ -75,7 +75,9 @@ class Catalogue:
         policy: Callable[[], PolicyDecisionPoint],
         clock: Clock,
         new_id: Callable[[str], str],
+        on_echo: Callable[[str, str], None] = lambda upstream, place: None,
     ) -> None:
+        self._on_echo = on_echo
         self._shelves = {upstream.name: Shelf(upstream) for upstream in upstreams}
         self._pins = pins
         self._masker = masker
@@ -132,15 +134,14 @@ class Catalogue:
             raise self._unknown(call.name)
         if isinstance(found, tuple):
             raise self._changed(principal, call.name, found)
-        offer = found
-        if not self._offered(principal, offer.skill):
+        if not self._offered(principal, found.skill):
             await self.refresh()  # as for a skill that does not exist, which takes that long
             raise self._unknown(call.name)
         exact = canonical(call.arguments)
         invocation = Invocation(
-            self._new_id("i"), call.session, principal, offer.skill, call.arguments, exact, digest_bytes(exact)
+            self._new_id("i"), call.session, principal, found.skill, call.arguments, exact, digest_bytes(exact)
         )
-        return invocation, offer
+        return invocation, found
 
     def current(self, skill: Skill) -> bool:
         """Whether the skill still stands as it was when the call was matched."""
@@ -213,9 +214,7 @@ class Catalogue:
         self.announce()
 
     def _shelf_of(self, found: Offer | tuple[str, str] | None) -> Shelf | None:
-        if found is None:
-            return None
-        return self._shelves[found.skill.upstream if isinstance(found, Offer) else found[0]]
+        return None if found is None else self._shelves[found.skill.upstream if isinstance(found, Offer) else found[0]]
 
     def _unknown(self, exposed: str) -> Refusal:
         """No such skill, as far as one can say while every upstream has been heard of."""
@@ -269,7 +268,7 @@ class Catalogue:
     def _read(self, shelf: Shelf, listed: list[JsonObject]) -> None:
         shelf.current = {}
         shelf.withheld = {}
-        for definition in listed:
+        for definition in map(partial(self._clean, shelf.upstream.name), listed):
             name = definition.get("name")
             shown = name if isinstance(name, str) else repr(name)[:64]
             fault = unsound(definition) or ("listed twice" if shown in shelf.current else "")
@@ -277,6 +276,15 @@ class Catalogue:
                 shelf.withheld[shown] = fault
             else:
                 shelf.current[shown] = definition
+
+    def _clean(self, upstream: str, definition: JsonObject) -> JsonObject:
+        """Without our credentials, for pins are kept on disk; what cannot be searched is nothing that has a name."""
+        with suppress(MaskFault):
+            masked = self._masker.mask(definition, frozenset())
+            if masked.counts:
+                self._on_echo(upstream, "definition")
+            return dict(masked.value)
+        return {}
 
     def _stock(self, shelf: Shelf) -> None:
         """Put on offer what is as it was pinned; say of the rest why it is not."""
@@ -332,8 +340,7 @@ class Catalogue:
             return shelf.upstream.name, name
         if offer.skill.exposed == public:
             return offer
-        skill = Skill(offer.skill.id, offer.skill.upstream, name, public, offer.skill.definition, offer.skill.digest)
-        renamed = Offer(skill, offer.arguments, {**offer.shown, "name": public}, offer.structured)
+        renamed = replace(offer, skill=replace(offer.skill, exposed=public), shown={**offer.shown, "name": public})
         shelf.offers[name] = renamed
         return renamed
 

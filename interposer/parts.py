@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .callers.everyone import Everyone
 from .callers.local import Callers, KnownCaller
+from .callers.revocation import Revocations
+from .checked import duration_s
 from .clock import SystemClock
-from .config import UpstreamConfig, duration_s
-from .masking.engine import Engine
-from .model import Era
-from .ports import Secret, Secrets, Transport
+from .config import STARTER, IssuerConfig, UpstreamConfig, WhoConfig
+from .echoes import Echoes, echoed
+from .errors import InterposerError
+from .identity.trust import GroupsFrom, Trust
+from .masking.engine import PROFILES, Engine
+from .model import Caller, Era, JsonObject
+from .ports import Authenticator, Clock, Secret, Secrets, Transport
 from .secrets.sources import SourcedSecrets
-from .settings import Settings, token_name
+from .settings import Settings, credential_name, token_name
+from .settings import credentials as credentials_of
 from .transports.link import Limits as LinkLimits
+from .transports.places import path_of, taken_over
 from .transports.sockets import TcpSocket, UnixSocket
+from .upstreams.choice import Choice, Who
 from .upstreams.mcp_stdio import McpStdio
 from .upstreams.server import Command, Credential
 from .upstreams.server import Limits as UpstreamLimits
+
+if TYPE_CHECKING:
+    from .callers.issuers import Issuers
 
 log = logging.getLogger("interposer")
 
@@ -28,31 +42,110 @@ def credentials(chosen: Settings) -> Secrets:
     return SourcedSecrets(chosen.sources(), insecure_env=chosen.config.insecure_env)
 
 
-def callers(chosen: Settings) -> Callers:
+def callers(chosen: Settings, clock: Clock | None = None) -> Everyone:
     """Raises `ConfigurationError`."""
     found = chosen.config
-    people = [KnownCaller(p.subject or "", tuple(p.groups), uid=p.uid) for p in found.callers]
+    people = [KnownCaller(p.subject or "", tuple(p.groups), uid=p.uid, gid=p.gid) for p in found.callers]
     tokens = found.listen.tcp.tokens if found.listen.tcp else []
     labels = [KnownCaller(t.subject, tuple(t.groups), label=token_name(number)) for number, t in enumerate(tokens)]
     unmapped = found.unmapped_callers or ("refuse" if found.issuers else "uid")
-    return Callers(people + labels, unmapped=unmapped)
+    return Everyone(
+        Callers(people + labels, unmapped=unmapped),
+        issuers(found.issuers, chosen.base, clock or SystemClock()) if found.issuers else None,
+        Revocations(str(chosen.base / found.revoked)) if found.revoked else None,
+    )
+
+
+def issuers(trusted: Sequence[IssuerConfig], base: Path, clock: Clock) -> Issuers:
+    """Raises `ConfigurationError`."""
+    # Cryptography and HTTP take a third of a second to load: a broker without issuers starts without them.
+    from .callers.fetch import Fetcher
+    from .callers.issuers import Issuers
+    from .callers.jwks import Keys, RemoteKeys, discovery, located
+    from .callers.keyfile import FileKeys
+
+    fetcher = Fetcher() if any(found.keys.file is None for found in trusted) else None
+    pairs: list[tuple[Trust, Keys]] = []
+    for found in trusted:
+        cache_s = duration_s(found.keys.cache)
+        if found.keys.file is not None or fetcher is None:
+            keys: Keys = FileKeys(str(base / (found.keys.file or "")), clock, cache_s=cache_s)
+        else:
+            uri = found.keys.uri
+            source = discovery(found.issuer, fetcher) if uri is None else located(uri, fetcher)
+            keys = RemoteKeys(found.issuer, source, clock, cache_s=cache_s)
+        pairs.append((trust_of(found), keys))
+    return Issuers(pairs, clock)
+
+
+def trust_of(found: IssuerConfig) -> Trust:
+    """What tokens of a configured issuer are held to."""
+    return Trust(
+        issuer=found.issuer,
+        audiences=frozenset([found.audience] if isinstance(found.audience, str) else found.audience),
+        algorithms=frozenset(found.algorithms),
+        authorized_parties=frozenset(found.authorized_parties),
+        subject=_keys_of(found.subject),
+        groups=tuple(GroupsFrom(_keys_of(one.claim), one.shape, one.prefix) for one in found.groups),
+        claims=tuple((_keys_of(one.claim), tuple(one.values)) for one in found.require),
+        leeway_s=duration_s(found.leeway),
+        max_lifetime_s=duration_s(found.max_lifetime),
+        id_tokens=found.id_tokens,
+        machine=found.machine,
+    )
+
+
+def _keys_of(claim: str | list[str]) -> tuple[str, ...]:
+    return tuple(claim.split(".") if isinstance(claim, str) else claim)
 
 
 async def listeners(
-    chosen: Settings, folder: Path, secrets: Secrets, guard: Callable[[Secret], None]
+    chosen: Settings,
+    folder: Path,
+    secrets: Secrets,
+    guard: Callable[[Secret], None],
+    authenticator: Authenticator,
+    on_refused: Callable[[str], None] | None = None,
+    passed: int | None = None,
 ) -> list[Transport]:
-    """Where agents find the daemon. Raises `ConfigurationError`."""
+    """Where agents find the daemon. Raises `ConfigurationError`. `on_refused` is given a short constant, at most once a
+    second for each listener and reason. `passed` is a descriptor that listens already, in the Unix socket's place."""
     listen, limits = chosen.config.listen, link_limits(chosen)
     path = chosen.base / listen.socket.path if listen.socket.path else folder / "broker.sock"
-    found: list[Transport] = [UnixSocket(str(path), group=listen.socket.group, limits=limits)]
+    taken = None if passed is None else taken_over(passed)
+    unix = UnixSocket(
+        str(path) if taken is None else path_of(taken),
+        group=listen.socket.group,
+        uids=listen.socket.uids,
+        limits=limits,
+        on_refused=on_refused,
+        taken=taken,
+    )
+    found: list[Transport] = [unix]
     if listen.tcp is not None:
         tokens = []
         for name in map(token_name, range(len(listen.tcp.tokens))):
             token = await secrets.reveal(name)
             guard(token)
             tokens.append((token, name))
-        found.append(TcpSocket(listen.tcp.host, listen.tcp.port, tokens, limits=limits))
+        judge = _judge(authenticator) if chosen.config.issuers else None
+        found.append(
+            TcpSocket(listen.tcp.host, listen.tcp.port, tokens, judge=judge, limits=limits, on_refused=on_refused)
+        )
     return found
+
+
+def _judge(authenticator: Authenticator) -> Callable[[str], Awaitable[bool]]:
+    """Whether a token at the gate is somebody's; every call is asked about again."""
+
+    async def judge(token: str) -> bool:
+        try:
+            await authenticator.authenticate(Caller("tcp", token=token))
+        except InterposerError:
+            return False
+        return True
+
+    return judge
 
 
 def upstream(
@@ -64,26 +157,48 @@ def upstream(
     clock: SystemClock,
     masker: Engine,
     on_notice: Callable[[str, str], None],
-) -> McpStdio:
-    credential = found.credential
-    command = Command(
-        argv=tuple(found.command),
-        cwd=str(chosen.base / found.cwd) if found.cwd else str(chosen.base),
-        variables=found.env,
-        inherit=tuple(found.inherit),
-        credential=Credential(credential.env, name, secrets) if credential else None,
-    )
-    return McpStdio(
-        name,
-        command,
-        clock=clock,
-        mask=lambda text: masked_text(masker, text),
-        log=lambda line: log.warning("%s: %s", name, line),
-        on_notice=on_notice,
-        guard=masker.guard,
-        limits=UpstreamLimits(start_s=duration_s(found.start_timeout)),
-        era=None if found.era == "auto" else Era(found.era),
-    )
+    on_echo: Callable[[str, str], None] | None = None,
+) -> McpStdio | Choice:
+    """`on_echo(upstream, place)` hears of a credential that stood on standard error."""
+    on_echo = on_echo or Echoes(lambda _, kind, detail: on_notice(kind, detail), clock).told
+
+    def mask(text: str) -> str:
+        masked = masker.mask(text, PROFILES)
+        if echoed(masked):
+            on_echo(name, "stderr")
+        return str(masked.value)
+
+    def process(label: str, credential: Credential | None) -> McpStdio:
+        return McpStdio(
+            name,
+            Command(
+                argv=tuple(found.command),
+                cwd=str(chosen.base / found.cwd) if found.cwd else str(chosen.base),
+                variables=found.env,
+                inherit=tuple(found.inherit),
+                credential=credential,
+            ),
+            clock=clock,
+            mask=mask,
+            log=lambda line: log.warning("%s: %s", label, line),
+            on_notice=lambda kind, detail: on_notice(kind, detail if label == name else f"{label}: {detail}"),
+            guard=lambda secret: masker.guard(secret, label),
+            limits=UpstreamLimits(start_s=duration_s(found.start_timeout)),
+            era=None if found.era == "auto" else Era(found.era),
+        )
+
+    options = [
+        (who_of(each.who), process(label, Credential(each.env, label, secrets)))
+        for number, each in enumerate(credentials_of(found), 1)
+        for label in [credential_name(name, found, number)]
+    ]
+    if not options:
+        return process(name, None)
+    return Choice(name, options) if len(options) > 1 or options[0][0] != Who() else options[0][1]
+
+
+def who_of(who: WhoConfig | None) -> Who:
+    return Who(frozenset(who.groups), frozenset(who.subjects), frozenset(who.issuers)) if who else Who()
 
 
 def masked_text(masker: Engine, text: str) -> str:
@@ -92,3 +207,37 @@ def masked_text(masker: Engine, text: str) -> str:
 
 def link_limits(chosen: Settings) -> LinkLimits:
     return LinkLimits(connections=chosen.config.limits.connections)
+
+
+def targets(chosen: Settings, folder: Path, broker: int | None = None) -> JsonObject:
+    """What a thief would go for in a broker, ours if none is named; and for whom it has to hold. `interposer doctor`
+    attacks it."""
+    from .boundary import targets as found
+
+    pid = os.getpid() if broker is None else broker
+    config, policy, base = chosen.config, chosen.policy, chosen.base
+    sockets = [str(folder / "admin.sock")]
+    agents = base / config.listen.socket.path if config.listen.socket.path else folder / "broker.sock"
+    if agents.is_socket():
+        sockets.append(str(agents))
+    places = found.kept(
+        config=chosen.file,
+        policy=None if policy == STARTER else Path(policy),
+        revoked=base / config.revoked if config.revoked else None,
+        folder=folder,
+        credentials=[(name, s.removeprefix("file:")) for name, s in chosen.sources().items() if s.startswith("file:")],
+        sockets=sockets,
+        commands=[(name, up.command, str(base / (up.cwd or "."))) for name, up in chosen.upstreams.items()],
+    )
+    return {
+        "pid": pid,
+        "uid": found.uid_of(pid),
+        "processes": found.processes(pid, found.watcher(pid)),
+        "places": [place.shown() for place in places],
+        "operator": [{"target": "administration", "socket": sockets[0], "key": str(folder / "admin.key")}],
+        "agents": sockets[1] if len(sockets) > 1 else None,
+        "folder": str(folder),
+        "configuration": str(chosen.file) if chosen.file else None,
+        "callers": sorted({person.uid for person in config.callers if person.uid is not None}),
+        "claim": config.boundary,
+    }

@@ -6,7 +6,7 @@ classes only.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Protocol
 
 from .model import (
@@ -148,6 +148,10 @@ class Secrets(Protocol):
     async def reveal(self, name: str) -> Secret:
         """The credential of an upstream as it is now. Raises `ConfigurationError` when it cannot be had."""
 
+    def stamp(self, name: str) -> Hashable:
+        """Equal to what it was: another look at this credential is not worth it. Different: it may have changed, or be
+        of no use any more. None: it never changes. Cheap (one os.stat at most); never raises."""
+
 
 class Pins(Protocol):
     """The definitions that operators agreed to, by upstream. Survives restarts; writes are atomic."""
@@ -163,6 +167,10 @@ class Upstream(Protocol):
     """A service that offers skills. "The tool failed" is an `Outcome`, never an exception."""
 
     name: str
+
+    def serves(self, principal: Principal) -> bool:
+        """Whether there is a credential for this principal's calls (or none is needed): a call of anybody else's is to
+        be refused before its intent. Cheap; asked at every call."""
 
     async def skills(self) -> list[JsonObject]:
         """The tool definitions as the upstream gives them now, all pages. Raises `UpstreamFault`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config
-from .config import Config, UpstreamConfig
+from .config import Config, CredentialConfig, UpstreamConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,35 @@ class Settings:
     """A path, or `builtin:starter`."""
     home: Path
     upstreams: dict[str, UpstreamConfig] = field(default_factory=dict)
+    file: Path | None = None
+    """The configuration's own; None where a command line stands in its place."""
+
+    def stands_on(self) -> list[str]:
+        """Every file and folder that nobody else may change, there or not: what decides, what is secret, what is
+        written."""
+        found = self.config
+        named = [found.revoked, *(issuer.keys.file for issuer in found.issuers)]
+        files = [self.base / name for name in named if name]
+        files += [self.file] if self.file else []
+        files += [Path(self.policy)] if self.policy != config.STARTER else []
+        files += [Path(s.removeprefix("file:")) for s in self.sources().values() if s.startswith("file:")]
+        records = [f"record.db{suffix}" for suffix in ("", "-wal", "-shm")]
+        if self.home.exists():
+            files += [self.home, self.home / "slots", self.home / "pins", *(self.home / name for name in records)]
+        return [str(file) for file in files]
+
+    def passes(self) -> list[str]:
+        """Folders on the way to what is made at start, by those who look at it again when they have made it."""
+        socket = self.config.listen.socket.path
+        return [str(self.home), *([str((self.base / socket).parent)] if socket else [])]
 
     def sources(self) -> dict[str, str]:
         """Where each credential and token comes from, paths made absolute."""
-        named = {name: found.credential.source for name, found in self.upstreams.items() if found.credential}
+        named = {
+            credential_name(name, found, number): each.source
+            for name, found in self.upstreams.items()
+            for number, each in enumerate(credentials(found), 1)
+        }
         tcp = self.config.listen.tcp
         if tcp is not None:
             named.update({token_name(number): token.source for number, token in enumerate(tcp.tokens)})
@@ -31,6 +56,16 @@ class Settings:
             name: f"file:{self.base / source.removeprefix('file:')}" if source.startswith("file:") else source
             for name, source in named.items()
         }
+
+
+def credentials(found: UpstreamConfig) -> list[CredentialConfig]:
+    """All that one upstream may be given, in the order in which they are tried."""
+    return [found.credential] if found.credential else found.credentials
+
+
+def credential_name(upstream: str, found: UpstreamConfig, number: int) -> str:
+    """What a credential is called among the secrets; they are counted from 1 where there are several."""
+    return upstream if found.credential else f"{upstream}#{number}"
 
 
 def token_name(number: int) -> str:
@@ -48,7 +83,7 @@ def settings(config_file: str | None, policy: str | None, command: list[str]) ->
     # A command stands in for the configured upstreams, and for nothing else: policy, callers and limits hold.
     given = {_name(command): UpstreamConfig(command=command, cwd=str(Path.cwd()))} if command else {}
     upstreams = given or dict(found.upstreams)
-    return Settings(found, base, standing, home, upstreams)
+    return Settings(found, base, standing, home, upstreams, path)
 
 
 def _name(command: list[str]) -> str:

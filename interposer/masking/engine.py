@@ -52,7 +52,8 @@ class Engine:
     def __init__(self, *, monotonic: Callable[[], float] | None = None, seconds_per_mb: float = SECONDS_PER_MB) -> None:
         self._monotonic = monotonic
         self._seconds_per_mb = seconds_per_mb
-        self._guarded: list[str] = []
+        self._guarded: dict[str, list[str]] = {}
+        """Owner -> the texts to be found, oldest first."""
         self._scanners: dict[frozenset[str], tuple[Scanner, dict[str, str]]] = {}
 
     def mask(self, value: Json, profiles: frozenset[str]) -> Masked:
@@ -76,8 +77,9 @@ class Engine:
             # Whatever went wrong, the message stays here; the error may hold parts of it, so only its kind is told.
             raise MaskFault(f"masking failed: {type(error).__name__}") from None
 
-    def guard(self, secret: Guarded) -> None:
-        """Find this credential from now on, in its usual encodings, whatever the profiles.
+    def guard(self, secret: Guarded, owner: str = "") -> None:
+        """Find this credential from now on, in its usual encodings, whatever the profiles; and what is secret inside of
+        it. Of those that one owner's followed, the last ones are kept (`own.KEPT`); without an owner all are.
 
         Raises `ConfigurationError` for one that is too short to be told from ordinary text.
         """
@@ -85,8 +87,10 @@ class Engine:
         if len(revealed) < own.SHORTEST:
             problem = f"a credential of fewer than {own.SHORTEST} characters cannot be kept out of answers"
             raise ConfigurationError([Problem("credential", 0, 0, problem)])
-        if revealed not in self._guarded:
-            self._guarded.append(revealed)
+        before = self._guarded.get(owner, [])
+        kept = [text for text in before if text != revealed][-own.KEPT + 1 if owner else 0 :]
+        self._guarded[owner] = [*kept, revealed]
+        if sorted(self._guarded[owner]) != sorted(before):
             self._scanners.clear()
 
     def relax(self, schema_: JsonObject) -> JsonObject:
@@ -103,8 +107,9 @@ class Engine:
         if unknown:
             raise MaskFault("unknown masking profile")
         detectors = [detector for detector in DETECTORS if detector.profile in profiles]
-        if self._guarded:
-            detectors.insert(0, own.detector(self._guarded))
+        guarded = [text for texts in self._guarded.values() for text in texts]
+        if guarded:
+            detectors.insert(0, own.detector(guarded))
         prepared = (Scanner(detectors), dict[str, str]())
         self._scanners[profiles] = prepared
         return prepared

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from interposer.errors import ConfigurationError, Problem
 from interposer.ports import Secret
@@ -35,3 +35,7 @@ class EnvSecrets:
         if not value:
             raise ConfigurationError([Problem(f"env:{variable}", 0, 0, "is not set or empty; set it")])
         return Secret(value)
+
+    def stamp(self, name: str) -> Hashable:
+        """Nothing: our environment does not change under us."""
+        return None

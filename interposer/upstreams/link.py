@@ -142,6 +142,11 @@ class Link:
         if tell:
             self.send(jsonrpc.notification("notifications/cancelled", {"requestId": id, "reason": tell}))
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer, or for his deadline; subscriptions have none."""
+        return any(waiting.due != float("inf") for waiting in self._waiting.values())
+
     def settle(self) -> None:
         """A call has ended: the next has a new budget."""
         self._notices.settle()

@@ -2,7 +2,8 @@
 
 Many calls are in flight over the one process. A call either fails before its first byte, or is answered, or is in
 doubt: nothing is ever sent twice. A process that dies is started again, with growing pauses and not more than five
-times a minute. The credential is read when a process is started and is in that process's environment only.
+times a minute. The credential is read when a process is started and is in that process's environment only; when it
+changes, another process takes over and the old one finishes what it has begun.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from interposer.errors import METHOD_NOT_FOUND, ConfigurationError, UpstreamFault
-from interposer.model import Answered, Era, Failed, InDoubt, Intent, JsonObject, Outcome, Progress
+from interposer.model import Answered, Era, Failed, InDoubt, Intent, JsonObject, Outcome, Principal, Progress
 from interposer.ports import Clock, Secret
 from interposer.wire import jsonrpc
 from interposer.wire.mcp import neutral_result
@@ -21,10 +23,12 @@ from interposer.wire.probe import Verdict
 
 from .link import Reply, Waiting
 from .notices import Notices
+from .rotation import Rotation
 from .server import Command, Limits, Server
 
 MAX_PAGES = 100
 _ENVELOPE_BYTES = 256
+_LOOK_S = 0.05
 _WORTH_WAITING_S = 1.0
 """Calls wait for a restart that is no further away; otherwise they fail at once, unsent."""
 
@@ -48,7 +52,8 @@ class McpStdio:
         """`mask` is applied to stderr before `log` sees it; `guard` is given the credential before a child has it.
 
         `on_notice(kind, detail)` hears of: stdout_noise, malformed, oversize, unknown_id, second_answer, late (detail
-        is the invocation's id), flood, upstream_request, definition, pages, restart, quarantine, start_failed.
+        is the invocation's id), flood, upstream_request, definition, pages, restart, quarantine, start_failed,
+        credential_unusable.
 
         `era`: what this server is known to speak; without it, it is asked.
         """
@@ -70,13 +75,30 @@ class McpStdio:
         self._next: asyncio.Future[Server] | None = None
         self._open_until = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._server: Server | None = None
+        self._servers: set[Server] = set()
+        """All whose process may run."""
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._rotation: Rotation | None = None
+        if command.credential is not None:
+            self._rotation = Rotation(
+                command.credential,
+                limits=limits,
+                clock=clock,
+                fresh=self._fresh,
+                retiring=lambda: len(self._retiring),
+                let_go=self._ended,
+                on_notice=on_notice,
+            )
         self._closed = False
 
     @property
     def verdict(self) -> Verdict | None:
         """What the running process said that it is."""
         return self._ready.verdict if self._ready is not None else None
+
+    def serves(self, principal: Principal) -> bool:
+        """Everybody: there is one credential, or none."""
+        return True
 
     def on_change(self, changed: Callable[[], None]) -> None:
         self._changed.append(changed)
@@ -116,6 +138,31 @@ class McpStdio:
 
     async def skills(self) -> list[JsonObject]:
         ready = await self._usable_server()
+        ready.listings += 1
+        try:
+            return await self._listed(ready)
+        finally:
+            ready.listings -= 1
+
+    async def aclose(self) -> None:
+        self._closed = True
+        keeper, self._keeper = self._keeper, None
+        if self._change_due is not None:
+            self._change_due.cancel()
+        try:
+            ending = {task for task in (keeper, *self._retiring) if task is not None}
+            for task in ending:
+                task.cancel()
+            if ending:
+                await asyncio.wait(ending)
+            await asyncio.gather(*(server.stop() for server in self._servers))
+            self._servers.clear()
+        except asyncio.CancelledError:
+            for server in self._servers:
+                server.kill()
+            raise
+
+    async def _listed(self, ready: Server) -> list[JsonObject]:
         found: list[JsonObject] = []
         cursors: set[str] = set()
         params: JsonObject = {}
@@ -132,22 +179,6 @@ class McpStdio:
             params = {"cursor": cursor}
         self._on_notice("pages", "the list of tools has no end; what came so far is used")
         return found
-
-    async def aclose(self) -> None:
-        self._closed = True
-        keeper, self._keeper = self._keeper, None
-        if self._change_due is not None:
-            self._change_due.cancel()
-        try:
-            if keeper is not None:
-                keeper.cancel()
-                await asyncio.wait([keeper])
-            if self._server is not None:
-                await self._server.stop()
-        except asyncio.CancelledError:
-            if self._server is not None:
-                self._server.kill()
-            raise
 
     def _outcome(self, reply: Reply) -> Outcome:
         if isinstance(reply, InDoubt):
@@ -230,8 +261,32 @@ class McpStdio:
         self._open_until = 0.0
 
     async def _live(self, restarted: bool) -> float:
-        """One life of the process: for how many seconds it served."""
-        self._server = server = Server(
+        """One life of the process, and of those that took over from it: for how many seconds they served."""
+        server = self._fresh()
+        began = self._clock.monotonic()
+        try:
+            verdict = await server.introduced(self._era)
+            self._ready, self._era = server, verdict.era
+            self._tell_waiters(server)
+            if restarted:
+                self._change()
+            while (successor := await self._outlived(server)) is not None:
+                self._retire(server)
+                self._ready = server = successor
+                self._log("the credential changed: calls go to a new process")
+                self._change()
+            self._on_notice("restart", await server.ended)
+        except (UpstreamFault, ConfigurationError, OSError) as fault:
+            self._on_notice("start_failed", str(fault))
+            self._tell_waiters(UpstreamFault(f"the upstream could not be started: {fault}"))
+            return 0.0
+        finally:
+            self._ready = None
+            await self._ended(server)
+        return self._clock.monotonic() - began
+
+    def _fresh(self) -> Server:
+        server = Server(
             self._command,
             limits=self._limits,
             ids=self._ids,
@@ -242,22 +297,38 @@ class McpStdio:
             on_late=lambda invocation: self._on_notice("late", invocation),
             on_change=self._change,
         )
-        began = self._clock.monotonic()
+        self._servers.add(server)
+        return server
+
+    async def _outlived(self, server: Server) -> Server | None:
+        """The process that takes over from this one, or None: it has ended."""
+        if self._rotation is None:
+            await asyncio.wait([server.ended])
+            return None
+        following = asyncio.create_task(self._rotation.successor(server, self._era))
+        either: set[asyncio.Future[Any]] = {server.ended, following}
         try:
-            verdict = await server.introduced(self._era)
-            self._ready, self._era = server, verdict.era
-            self._tell_waiters(server)
-            if restarted:
-                self._change()
-            self._on_notice("restart", await server.ended)
-        except (UpstreamFault, ConfigurationError, OSError) as fault:
-            self._on_notice("start_failed", str(fault))
-            self._tell_waiters(UpstreamFault(f"the upstream could not be started: {fault}"))
-            return 0.0
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return following.result() if following.done() else None
         finally:
-            self._ready = None
-            await server.stop()
-        return self._clock.monotonic() - began
+            if not following.done():
+                following.cancel()
+                await asyncio.wait([following])
+
+    def _retire(self, server: Server) -> None:
+        task = asyncio.create_task(self._see_off(server), name=f"upstream {self.name}, retiring")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _see_off(self, server: Server) -> None:
+        """What this process has begun ends with an answer or at its own deadline; then the process does."""
+        while server.busy:  # noqa: ASYNC110 - rare, where an event would cost something in every call
+            await asyncio.sleep(_LOOK_S)
+        await self._ended(server)
+
+    async def _ended(self, server: Server) -> None:
+        await server.stop()
+        self._servers.discard(server)
 
     def _tell_waiters(self, news: Server | UpstreamFault) -> None:
         waiters, self._next = self._next, None

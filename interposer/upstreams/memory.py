@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from interposer.errors import UpstreamFault
-from interposer.model import Answered, Failed, Intent, JsonObject, Outcome, Progress
+from interposer.model import Answered, Failed, Intent, JsonObject, Outcome, Principal, Progress
 
 Skill: TypeAlias = Callable[[JsonObject], Awaitable[JsonObject | Outcome]]
 """Arguments -> a `tools/call` result, or an outcome other than `Answered`."""
@@ -23,6 +23,9 @@ class MemoryUpstream:
         self._closed = False
         self.called: list[Intent] = []
         """Every call that arrived, in order: this upstream's own truth."""
+
+    def serves(self, principal: Principal) -> bool:
+        return True
 
     async def skills(self) -> list[JsonObject]:
         if self._closed:

@@ -7,8 +7,9 @@ guarded, and handed to that process alone.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from interposer import __version__
@@ -42,6 +43,10 @@ class Limits:
     """Bytes that the process may leave unread before calls fail unsent."""
     backoff_s: tuple[float, float] = (0.2, 30.0)
     deaths: int = 5
+    watch_s: float = 1.0
+    """How often it is looked whether a credential changed, and for how long it has to hold still before it counts."""
+    retry_s: float = 60.0
+    """A new credential that is of no use is tried again after so long, or when it changes."""
     per_s: float = 60.0
     """More than `deaths` in `per_s` seconds: calls fail at once until the process has stayed down for as long."""
 
@@ -76,6 +81,14 @@ def environment(command: Command, secret: Secret | None, ours: Mapping[str, str]
     return passed
 
 
+_KEY = os.urandom(32)
+
+
+def fingerprint(secret: Secret) -> bytes:
+    """Equal for equal credentials, for as long as this process lives: they are compared, and not kept for it."""
+    return hashlib.blake2b(secret.reveal().encode("utf-8", "surrogatepass"), key=_KEY, digest_size=16).digest()
+
+
 class Server:
     """One process from its start to its end; at most one more where the probe asks for it."""
 
@@ -107,7 +120,18 @@ class Server:
         self.meta: JsonObject | None = None
         """What every request to this server carries."""
         self.link: Link
+        self.stamp: Hashable = None
+        """Of the credential, taken before it was read."""
+        self.fingerprint = b""
+        """Of the credential that the process was given."""
+        self.listings = 0
+        """Lists of skills under way, whose pages come one by one."""
         self._child: Child | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody still needs this process."""
+        return not self.link.closed and (self.listings > 0 or self.link.busy)
 
     @property
     def backlog(self) -> int:
@@ -177,11 +201,7 @@ class Server:
         if self._child is not None:
             await self._child.stop(0.0)
         self.ended = ended = asyncio.get_running_loop().create_future()
-        secret = None
-        if self._command.credential is not None:
-            secret = await self._command.credential.secrets.reveal(self._command.credential.name)
-            if self._guard is not None:
-                self._guard(secret)
+        secret = await self._credential()
 
         def over(why: str) -> None:
             link.close(why)
@@ -205,6 +225,18 @@ class Server:
         )
         self._child, self.link = child, link
         await child.start(self._command.argv, environment(self._command, secret, os.environ), self._command.cwd)
+
+    async def _credential(self) -> Secret | None:
+        """What this process is to be given, as it is now; the masker knows it before anybody else does."""
+        found = self._command.credential
+        if found is None:
+            return None
+        self.stamp = found.secrets.stamp(found.name)
+        secret = await found.secrets.reveal(found.name)
+        self.fingerprint = fingerprint(secret)
+        if self._guard is not None:
+            self._guard(secret)
+        return secret
 
     def _listen(self) -> None:
         """MCP 2026-07-28: news of changed lists come only to those who ask. The answer ends the subscription."""

@@ -17,6 +17,8 @@ from typing import Any
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
+from tests.fakes import canary
+
 COMMAND = [sys.executable, "-m", "interposer"]
 UPSTREAM = [sys.executable, str(Path(__file__).parent / "upstream.py")]
 ALLOW_ALL = "version: 1\nrules: [{id: all, effect: allow, skills: ['*']}]\n"
@@ -164,17 +166,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def configured(
-    home: Path, upstream: Sequence[str], *, policy: str = ALLOW_ALL, credential: str = "", more: str = ""
+    home: Path, upstream: Sequence[str], *, policy: str = ALLOW_ALL, credential: str | None = None, more: str = ""
 ) -> Path:
-    """Write a configuration with one upstream named `fake` and its policy; returns the file. With a credential, the
-    upstream has it in UPSTREAM_TOKEN."""
+    """Write a configuration with one upstream named `fake` and its policy; returns the file. The upstream has the
+    credential, by default the canary, in UPSTREAM_TOKEN."""
     (home / "policy.yaml").write_text(policy)
     lines = ["version: 1", "policy: policy.yaml", "upstreams:", "  fake:", f"    command: {json.dumps(list(upstream))}"]
-    if credential:
-        key = home / "credential"
-        key.write_text(credential)
-        key.chmod(0o400)
-        lines.append("    credential: {env: UPSTREAM_TOKEN, source: 'file:credential'}")
+    key = canary.credential_file(home, "fake", credential)
+    lines.append(f"    credential: {{env: UPSTREAM_TOKEN, source: 'file:{key.name}'}}")
     file = home / "interposer.yaml"
     file.write_text("\n".join(lines) + "\n" + more)
     return file
@@ -198,6 +197,7 @@ async def spawned(home: Path, arguments: Sequence[str], *, through: Sequence[str
     agent = Agent(process.stdout, process.stdin, process)
     try:
         yield agent
+        canary.require_absent(agent.raw, "what the broker wrote to standard output")
     finally:
         with anyio.CancelScope(shield=True):
             if process.returncode is None:
@@ -238,6 +238,7 @@ async def unix(path: Path) -> AsyncIterator[Agent]:
     agent = Agent(stream, _Half(stream))
     try:
         yield agent
+        canary.require_absent(agent.raw, "what the broker wrote to a socket")
     finally:
         with anyio.CancelScope(shield=True):
             await stream.aclose()
@@ -280,6 +281,8 @@ class Operator:
 @asynccontextmanager
 async def operator(home: Path) -> AsyncIterator[Operator]:
     async with unix(home / "state" / "admin.sock") as agent:
+        key = (home / "state" / "admin.key").read_text()
+        assert "result" in await agent.request("operator/key", {"key": key})
         yield Operator(agent)
 
 

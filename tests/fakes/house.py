@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream
 
 from interposer.broker import Broker, Carried
+from interposer.callers.everyone import Everyone
 from interposer.callers.local import Callers, KnownCaller
 from interposer.catalogue import Catalogue
 from interposer.crew import Crew
@@ -182,7 +183,7 @@ async def indoors(
         new_id=new_id,
     )
     desk = Desk(store, clock, [], new_id)
-    callers = authenticator or Callers(PEOPLE, unmapped="refuse")
+    callers = authenticator or Everyone(Callers(PEOPLE, unmapped="refuse"))
     broker = Broker(
         authenticator=callers,
         catalogue=catalogue,

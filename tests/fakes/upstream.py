@@ -3,8 +3,9 @@
     upstream.py [--era legacy|modern|dual|silent|exits] [--truth FILE] [--token TEXT] [--script FILE] [--tools FILE]
 
 `silent` drops what it does not know, `exits` ends at it, both are legacy. `--truth` gets one durable line per received
-`tools/call`: what really arrived. `--token` is ignored: it marks the process in `ps`. `--script` holds the rows that
-the skill `play` emits, so that what is emitted is not in the arguments; `--tools` holds definitions to offer as well.
+`tools/call`: what really arrived; `--wire` all that the process was ever given. `--token` is ignored: it marks the
+process in `ps`. `--script` holds the rows that the skill `play` emits, so that what is emitted is not in the arguments;
+`--tools` holds definitions to offer as well.
 """
 
 from __future__ import annotations
@@ -74,8 +75,17 @@ class Server:
 
     def run(self) -> None:
         for line in sys.stdin.buffer:
+            if self.options.wire:
+                self.keep(line)
             if line.strip():
                 self.message(json.loads(line))
+
+    def keep(self, line: bytes) -> None:
+        """All that this process was ever given: its environment, its command line, and what it read."""
+        with open(self.options.wire, "ab") as file:
+            if not file.tell():
+                file.write(json.dumps([dict(os.environ), sys.argv]).encode() + b"\n")
+            file.write(line)
 
     def write(self, data: bytes) -> None:
         with self.lock:
@@ -304,6 +314,7 @@ def main() -> None:
     parser.add_argument("--version", default="")
     parser.add_argument("--truth", default="")
     parser.add_argument("--token", default="")
+    parser.add_argument("--wire", default="")
     parser.add_argument("--script", default="")
     parser.add_argument("--tools", default="")
     parser.add_argument("--strict", action="store_true")

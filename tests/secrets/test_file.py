@@ -67,6 +67,38 @@ async def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
             await FileSecrets({"crm": str(tmp_path / name)}).reveal("crm")
 
 
+@pytest.mark.parametrize("where", ["folder", "link"])
+async def test_a_file_in_a_folder_that_others_change_is_refused(tmp_path: Path, where: str) -> None:
+    """Whoever can write to a directory on the way, also of a symbolic link, could put another file in its place."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    _file(folder, VALUE.encode())
+    (tmp_path / "link").symlink_to(folder)
+    secrets = FileSecrets({"crm": str(tmp_path / where / "credential")})
+    assert (await secrets.reveal("crm")).reveal() == VALUE
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="chmod o-w"):
+        await secrets.reveal("crm")
+
+
+def test_a_stamp_tells_that_a_file_changed(tmp_path: Path) -> None:
+    """Content, mode, replacement and absence each change it; a look does not; it never raises."""
+    secrets, path = _file(tmp_path, b"old", 0o600), tmp_path / "credential"
+    seen = [secrets.stamp("crm")]
+    assert secrets.stamp("crm") == seen[0]
+    path.write_text("new")
+    seen.append(secrets.stamp("crm"))
+    path.chmod(0o640)
+    seen.append(secrets.stamp("crm"))
+    (tmp_path / "other").write_text("new")
+    (tmp_path / "other").rename(path)
+    seen.append(secrets.stamp("crm"))
+    path.unlink()
+    seen.append(secrets.stamp("crm"))
+    assert len(set(seen)) == 5
+    assert FileSecrets({}).stamp("crm") is None
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
 async def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     """Who owns the file could change it, so only our own uid and root may."""

@@ -251,6 +251,9 @@ class OneSecret:
         self.readings += 1
         return Secret(f"{name}-{self.readings}")
 
+    def stamp(self, name: str) -> None:
+        return None
+
 
 async def test_the_credential_is_read_for_each_process_and_guarded_first() -> None:
     """It is in the child's environment only, and the masker knows it before the child does."""
