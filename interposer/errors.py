@@ -14,6 +14,7 @@
     ├── RecordFault             ours: the record cannot be trusted or written
     ├── MaskFault               ours: the message cannot be masked, so it is withheld
     └── ConfigurationError      the operator's: every problem at once, each with its place
+        └── Unsafe              what the broker stands on can be changed by others, or cannot be protected from them
 
 `str(error)` is for the operator. `error.public` is a constant text for the caller and never holds arguments, secrets,
 paths or SQL.
@@ -185,7 +186,15 @@ class ConfigurationError(InterposerError):
     """Everything wrong with a configuration or policy, all at once."""
 
     public = "The broker is not configured correctly."
+    exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class Unsafe(ConfigurationError):
+    """The start is refused: a file could be changed by another user, or the process cannot be kept from others."""
+
+    exit_code = 78
+    """EX_CONFIG of sysexits.h."""

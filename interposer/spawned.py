@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 from .errors import ConfigurationError, InterposerError
 
-_OPTIONS = ("--config", "--policy", "--client")
+if TYPE_CHECKING:
+    from .boundary.launch import Launched
+
+_OPTIONS = ("--config", "--policy", "--client", "--token-file")
 NO_UPSTREAM = "no upstream: name a command after --, or name an interposer.yaml with `upstreams:` by --config"
 
 
@@ -25,18 +31,25 @@ def words(arguments: list[str]) -> tuple[dict[str, str], list[str]] | None:
     return options, []
 
 
-def stdio(config: str | None, policy: str | None, command: list[str]) -> int:
+def stdio(
+    config: str | None, policy: str | None, command: list[str], token_file: str | None = None, *, launched: Launched
+) -> int:
     """Serve one agent on standard input and output; returns the exit code."""
     from . import app
+    from .boundary.footing import require_firm
+    from .presented import presented
     from .settings import settings
 
     try:
         chosen = settings(config, policy, command)
         if not chosen.upstreams:
             return _refused(NO_UPSTREAM)
-        return app.run(app.serve_stdio, chosen)
+        require_firm(chosen.stands_on(), chosen.passes())
+        serve = partial(app.serve_stdio, presented=presented(os.environ, token_file), peer_pid=launched.starter_pid)
+        return app.run(serve, chosen)
     except ConfigurationError as error:
-        return _refused(*map(str, error.problems))
+        _refused(*map(str, error.problems))
+        return error.exit_code
     except InterposerError as error:
         _refused(str(error))
         return 5

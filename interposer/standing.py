@@ -11,6 +11,7 @@ import anyio
 
 from .config import STARTER, read_text
 from .errors import ConfigurationError, InterposerError
+from .ownership import require_ours
 from .policy import engine
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class StandingPolicy:
     def _read(self) -> engine.Policy:
         if self._source == STARTER:
             return engine.starter()
+        require_ours(self._source)
         return engine.load(read_text(Path(self._source)), self._source)
 
     def _stamp(self) -> tuple[int, int, int] | None:

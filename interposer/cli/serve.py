@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from interposer.records.lock import RecordHeld
+
+if TYPE_CHECKING:
+    from interposer.boundary.launch import Launched
 
 CONFIG = click.option(
     "--config",
@@ -29,36 +34,62 @@ def words(upstream: str | None) -> list[str]:
 @CONFIG
 @POLICY
 @click.option("--client", metavar="NAME", hidden=True, help="Accepted for symmetry; the client names itself.")
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="The agent's access token, read again when it changes ($INTERPOSER_TOKEN_FILE).",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def stdio(config: str | None, policy: str | None, client: str | None, command: tuple[str, ...]) -> None:
+@click.pass_obj
+def stdio(
+    launched: Launched | None,
+    config: str | None,
+    policy: str | None,
+    client: str | None,
+    token_file: str | None,
+    command: tuple[str, ...],
+) -> None:
     """Serve one agent on standard input and output.
 
-    With `-- COMMAND`, that stdio MCP server is the upstream and no configuration is needed.
+    With `-- COMMAND`, that stdio MCP server is the upstream and no configuration is needed. $INTERPOSER_TOKEN and
+    $INTERPOSER_TOKEN_FILE, or --token-file, say who the agent acts for; without them it is whom the kernel says.
     """
     from interposer.spawned import stdio as serve_one
 
-    sys.exit(serve_one(config, policy, list(command)))
+    sys.exit(serve_one(config, policy, list(command), token_file, launched=_required(launched)))
 
 
 @click.command(epilog="\b\nExample:\n  interposer serve --config /etc/interposer/interposer.yaml")
 @CONFIG
 @POLICY
-def serve(config: str | None, policy: str | None) -> None:
+@click.pass_obj
+def serve(launched: Launched | None, config: str | None, policy: str | None) -> None:
     """Serve agents on a Unix socket (and TCP, if configured) until a signal.
 
     Prints one line per listener, then `ready`.
     """
     from interposer import app
+    from interposer.boundary.footing import require_firm
     from interposer.settings import settings
 
+    sockets = _required(launched).sockets
     chosen = settings(config, policy, [])
     if not chosen.upstreams:
         raise click.UsageError("no configuration with upstreams; write an interposer.yaml and name it by --config")
+    require_firm(chosen.stands_on(), chosen.passes())
+    if len(sockets) > 1:
+        raise click.UsageError(f"{len(sockets)} sockets were passed; the broker takes one, for its agents")
     try:
-        sys.exit(app.run(app.serve_daemon, chosen))
+        sys.exit(app.run(partial(app.serve_daemon, passed=sockets[0][0] if sockets else None), chosen))
     except RecordHeld as held:
         click.echo(f"interposer: {held}", err=True)
         sys.exit(5)
+
+
+def _required(launched: Launched | None) -> Launched:
+    if launched is None:
+        raise click.UsageError("a broker starts as a process of its own; use the `interposer` command")
+    return launched
 
 
 @click.command(
@@ -69,8 +100,10 @@ def serve(config: str | None, policy: str | None) -> None:
 def connect(arguments: tuple[str, ...]) -> None:
     """Join standard input and output to a running broker.
 
-    SOCKET is a path or tcp://127.0.0.1:PORT (with --token-file FILE); by default $INTERPOSER_SOCKET, else
-    broker.sock under $INTERPOSER_HOME.
+    SOCKET is a path or tcp://127.0.0.1:PORT; by default $INTERPOSER_SOCKET, else broker.sock under $INTERPOSER_HOME.
+
+    `--token-file FILE`, $INTERPOSER_TOKEN_FILE or $INTERPOSER_TOKEN say who calls; the file is read again when it
+    changes. TCP needs a token; on a Unix socket the caller without one is whom the kernel says.
     """
     from interposer.shim import main
 

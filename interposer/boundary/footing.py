@@ -1,0 +1,56 @@
+"""What the broker stands on, and whether anybody but root and us could change it: then it does not start.
+
+Its code counts (interpreter, module path, the package itself with its compiled files) as well as the files that it is
+told by. All that is amiss is named at once, each with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+
+from interposer.errors import Problem, Unsafe
+from interposer.ownership import Known, Step, fault, step_fault
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def require_firm(files: Iterable[str], passed: Iterable[str] = (), *, uid: int | None = None) -> None:
+    """Raises `Unsafe`. `files` are files and folders, there or not; `passed` are folders in which what is ours is safe
+    when nobody can exchange it (sticky ones, such as /tmp)."""
+    found = [*faults([*files, *code()], uid=uid), *faults(passed, uid=uid, passed=True), *package_faults(uid=uid)]
+    once = {text: path for path, text in reversed(found)}
+    if once:
+        raise Unsafe([Problem(path, 0, 0, text) for text, path in reversed(once.items())])
+
+
+def faults(paths: Iterable[str], *, uid: int | None = None, passed: bool = False) -> list[tuple[str, str]]:
+    """(path, what is wrong on the way to it or with it, and the remedy)."""
+    known: Known = {}
+    judged = ((path, fault(path, uid=uid, passed=passed, known=known)) for path in paths)
+    return [(path, text) for path, text in judged if text]
+
+
+def code() -> Iterator[str]:
+    """Every place that this process takes its code from."""
+    yield sys.executable
+    yield os.path.join(sys.prefix, "pyvenv.cfg")
+    # ld.so(8) looks there before anywhere else; an empty entry is the working directory.
+    searched = os.environ.get("LD_LIBRARY_PATH", "")
+    yield from (place or "." for place in searched.split(":") if searched)
+    yield from filter(os.path.exists, sys.path)
+    yield PACKAGE
+
+
+def package_faults(*, uid: int | None = None) -> Iterator[tuple[str, str]]:
+    """What is wrong in the package, compiled files included, by one look at each: the way to it is judged once."""
+    me = os.geteuid() if uid is None else uid
+    for folder, folders, names in os.walk(PACKAGE):
+        for path in (os.path.join(folder, name) for name in (*folders, *names)):
+            found = os.lstat(path)
+            linked = stat.S_ISLNK(found.st_mode)
+            text = fault(path, uid=uid) if linked else step_fault(Step(path, found, last=True), me)
+            if text:
+                yield path, text
