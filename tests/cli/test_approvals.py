@@ -35,7 +35,7 @@ from interposer.model import (
 )
 from interposer.ports import Connection, Receiver
 from interposer.records.memory import MemoryRecordStore
-from interposer.transports.sockets import UnixSocket
+from interposer.transports.keyed import KeyedSocket
 
 AGENT = Principal("local", "agent", uid=1)
 ANNA = Principal("operator", "anna")
@@ -97,7 +97,7 @@ async def running(*brokers: Broker) -> AsyncIterator[None]:
 
             broker.address.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             listening = anyio.Event()
-            transport = UnixSocket(os.fspath(broker.address), 0o600)
+            transport = KeyedSocket(os.fspath(broker.address), os.fspath(broker.address.with_name("admin.key")))
             tasks.start_soon(transport.serve, accept, lambda _, listening=listening: listening.set())
             with anyio.fail_after(5):
                 await listening.wait()

@@ -1,0 +1,418 @@
+"""The thief: tries, with whatever identity it was started, to get at a broker, and tells what held and what did not.
+
+Run as `python -I -S attack.py` (or its text by `-c`): a JSON job on stdin, a JSON list of
+`{"id", "target", "held", "how"}` on stdout. `held` is null where the attack could not be tried. Standard library only,
+nothing of this project, and old Pythons are fine: the victim's own interpreter may be out of the thief's reach.
+
+It proves permission and changes nothing: a file is opened for writing and not written, a byte of memory is written back
+as it was read (the constant zero at the end of the stack), a limit is set to what it is, and a name that was created in
+a directory is removed again. The job:
+
+    {"processes": [{"target", "pid", "stdin": bool}],
+     "places": [{"target", "path", "do": ["read" | "write" | "replace"], "deep": bool}],
+     "operator": [{"target", "socket", "key": path | null}],
+     "canary": {"prefix", "length", "sha256"} | null}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import resource
+import socket
+import stat
+import sys
+from functools import partial
+from typing import Any, Callable, Iterator  # noqa: UP035  for old Pythons
+
+_PTRACE_SEIZE = 0x4206
+_SYS_PIDFD_GETFD = 438
+"""The same on every architecture, as all calls since Linux 5.0 (syscalls(2))."""
+_PIECE = 1024 * 1024
+_SCANNED_BYTES = 512 * 1024 * 1024
+_FILES = 5000
+_ANSWER_S = 5.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+Result = Any
+
+
+class Process:
+    """One process under attack. Every attack returns what it got; `OSError` means that it got nothing."""
+
+    def __init__(self, pid: int, canary: Any) -> None:
+        self.pid = pid
+        self._canary = canary
+
+    def environment(self) -> str:
+        with open(f"/proc/{self.pid}/environ", "rb", buffering=0) as file:
+            read = file.read(_PIECE)
+        return _finding(f"read {len(read)} bytes of its environment", read, self._canary)
+
+    def mappings(self) -> str:
+        return f"listed {len(self._regions())} regions of its memory"
+
+    def memory_read(self) -> str:
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+            regions = [(start, end) for start, end, mode, _ in self._regions() if mode.startswith("r")]
+            if self._canary is not None and _found_in(memory, regions, self._canary):
+                return "read its memory and found the credential there"
+            return _one_byte(memory, regions)
+
+    def memory_write(self) -> str:
+        # The kernel ends the initial stack with eight zero bytes (fs/exec.c): they never change.
+        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
+            stack = [end for _, end, mode, name in self._regions() if name == "[stack]" and mode.startswith("rw")]
+            if not stack:
+                return "opened its memory for writing"
+            memory.seek(stack[-1] - 1)
+            byte = memory.read(1)
+            memory.seek(stack[-1] - 1)
+            memory.write(byte)
+        return "wrote to its memory"
+
+    def remote_read(self) -> str:
+        """Permission is checked before the address: EFAULT is a yes."""
+        try:
+            address = self._regions()[0][0]
+        except (OSError, IndexError):
+            address = 4096
+        held = ctypes.create_string_buffer(1)
+        local, remote = _Piece(ctypes.addressof(held), 1), _Piece(address, 1)
+        if _libc.process_vm_readv(self.pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) < 0:
+            _raise_unless(errno.EFAULT)
+        return "process_vm_readv works on it"
+
+    def trace(self) -> str:
+        """A child seizes it, which stops nothing, and ends, which lets go of it."""
+        child = os.fork()
+        if child == 0:
+            refused = _libc.ptrace(_PTRACE_SEIZE, self.pid, None, None) < 0
+            os._exit(ctypes.get_errno() & 0x7F or 1 if refused else 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code < 0:
+            raise PermissionError(errno.EPERM, "killed for trying")
+        if code:
+            raise OSError(code, os.strerror(code))
+        return "ptrace attached to it"
+
+    def descriptors(self) -> str:
+        """Their numbers alone, which the owner of a dumpable process may list, lead nowhere."""
+        found = os.listdir(f"/proc/{self.pid}/fd")
+        os.readlink(f"/proc/{self.pid}/fd/{found[0]}")
+        return f"looked at its {len(found)} descriptors"
+
+    def take_descriptor(self) -> str:
+        """Any descriptor will do: the permission is the same for all, and EBADF comes after it."""
+        handle = os.pidfd_open(self.pid)
+        try:
+            taken = _libc.syscall(_SYS_PIDFD_GETFD, handle, 0, 0)
+            if taken < 0:
+                _raise_unless(errno.EBADF)
+            else:
+                os.close(taken)
+        finally:
+            os.close(handle)
+        return "pidfd_getfd gave one of its descriptors"
+
+    def standard_input(self) -> str:
+        if os.stat(f"/proc/{self.pid}/fd/0").st_rdev == os.stat(os.devnull).st_rdev:
+            raise LookupError("it reads nothing")
+        os.close(os.open(f"/proc/{self.pid}/fd/0", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
+        return "opened its standard input for writing"
+
+    def core(self) -> str:
+        """Whether a signal would leave a core file: it may be sent, the process is dumpable, and cores are kept."""
+        # proc(5): the files of a process that is not dumpable belong to root. Unknown for root's own.
+        if os.stat(f"/proc/{self.pid}/environ").st_uid != self._owner():
+            raise PermissionError(errno.EPERM, "it is not dumpable")
+        with open("/proc/sys/kernel/core_pattern", encoding="utf-8") as file:
+            piped = file.read().startswith("|")  # core(5): a pipe gets the core whatever the limit
+        if not piped and self._core_limits() == ["0", "0"]:
+            raise PermissionError(errno.EPERM, "its limit for core files is 0")
+        os.kill(self.pid, 0)
+        return "a signal would make it leave a core file"
+
+    def signal(self) -> str:
+        os.kill(self.pid, 0)
+        return "signals may be sent to it (stop, end)"
+
+    def limit(self) -> str:
+        """A limit set to what it is: one of 0 for file sizes would stop the record."""
+        before = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, before)
+        return "its limits may be changed (prlimit)"
+
+    def _owner(self) -> int:
+        with open(f"/proc/{self.pid}/status", "rb") as file:
+            return int(next((line.split()[2] for line in file if line.startswith(b"Uid:")), b"-1"))
+
+    def _core_limits(self) -> list[str]:
+        """[soft, hard]"""
+        with open(f"/proc/{self.pid}/limits", encoding="utf-8") as file:
+            return next((line.split()[4:6] for line in file if line.startswith("Max core file size")), [])
+
+    def _regions(self) -> list[tuple[int, int, str, str]]:
+        """(start, end, mode, name)"""
+        found = []
+        with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                words = line.split(None, 5)
+                start, _, end = words[0].partition("-")
+                found.append((int(start, 16), int(end, 16), words[1], words[5].strip() if len(words) > 5 else ""))
+        return found
+
+
+class _Piece(ctypes.Structure):
+    """struct iovec"""
+
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+ON_PROCESSES: dict[str, Callable[[Process], str]] = {
+    "environ": Process.environment,
+    "maps": Process.mappings,
+    "memory-read": Process.memory_read,
+    "memory-write": Process.memory_write,
+    "vm-read": Process.remote_read,
+    "ptrace": Process.trace,
+    "descriptors": Process.descriptors,
+    "take-descriptor": Process.take_descriptor,
+    "core": Process.core,
+    "limits": Process.limit,
+    "signal": Process.signal,
+}
+
+
+def run(job: Any) -> list[Result]:
+    canary = job.get("canary")
+    return [
+        *(found for process in job.get("processes", []) for found in _processed(process, canary)),
+        *(found for place in job.get("places", []) for found in _placed(place, canary)),
+        *(_tried("operate", one["target"], partial(_operated, one)) for one in job.get("operator", [])),
+    ]
+
+
+def _processed(wanted: Any, canary: Any) -> Iterator[Result]:
+    process = Process(wanted["pid"], canary)
+    attacks = {**ON_PROCESSES, **({"stdin": Process.standard_input} if wanted.get("stdin") else {})}
+    for id, attack in attacks.items():
+        found = _tried(id, wanted["target"], partial(attack, process))
+        if found["held"] is None and _libc.getpgid(process.pid) < 0:
+            found["how"] = "the process has ended"
+        elif found["how"] == os.strerror(errno.ENOENT):
+            found.update(held=True, how="hidden: /proc does not show it")
+        yield found
+
+
+def _placed(place: Any, canary: Any) -> Iterator[Result]:
+    target, path = place["target"], place["path"]
+    attacks = {
+        "read": lambda: _read(path, canary),
+        "write": lambda: _write_below(path) if place.get("deep") else _write(path),
+        "replace": lambda: _replace(path),
+    }
+    for name in place["do"]:
+        yield _tried(f"{name}-file", target, attacks[name])
+
+
+def _tried(id: str, target: str, attack: Callable[[], str]) -> Result:
+    """What came of one attack: a refusal by the kernel is what was hoped for, any other error proves nothing."""
+    held: bool | None
+    try:
+        held, how = False, attack()
+    except OSError as refused:
+        held = True if refused.errno in _REFUSALS else None
+        how = refused.strerror or type(refused).__name__
+    except (ValueError, LookupError, AttributeError) as failed:
+        held, how = None, str(failed)[:200] or type(failed).__name__
+    return {"id": id, "target": target, "held": held, "how": how}
+
+
+_REFUSALS = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENXIO}
+"""ENXIO: a socket cannot be opened by its name in /proc."""
+
+
+# -- files
+
+
+def _read(path: str, canary: Any) -> str:
+    with _loosened(path, stat.S_IRUSR), open(path, "rb", buffering=0) as file:
+        return _finding("read it", file.read(_PIECE), canary)
+
+
+def _write(path: str) -> str:
+    if os.path.isdir(path):
+        _create_in(path)
+        return "created a file in it"
+    # A program that runs gives ETXTBSY before Landlock is asked: that proves nothing.
+    with _loosened(path, stat.S_IWUSR):
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY))
+    return "opened it for writing"
+
+
+def _write_below(path: str) -> str:
+    """The folder or anything in it. Raises the last refusal when nothing could be written."""
+    refusal: OSError = PermissionError(errno.EACCES, "nothing in it is writable")
+    seen = 0
+    for folder, _, files in os.walk(path):
+        for each in (folder, *(os.path.join(folder, name) for name in files)):
+            seen += 1
+            if seen > _FILES:
+                raise refusal
+            try:
+                return f"{_write(each)}: {each}"
+            except OSError as refused:
+                refusal = refused if refused.errno != errno.ENOENT else refusal
+    if not seen:
+        os.scandir(path).close()
+    raise refusal
+
+
+def _replace(path: str) -> str:
+    """Whether another file could be put in its place: its directory, or one above, takes new names from us."""
+    refusal: OSError = PermissionError(errno.EACCES, "no directory on the way is writable")
+    entry = os.path.realpath(path)
+    while entry != "/":
+        folder = os.path.dirname(entry)
+        try:
+            if os.path.isdir(folder) and not _sticks(folder, entry):
+                _create_in(folder)
+                return f"could be replaced: {folder} takes new names"
+        except OSError as refused:
+            refusal = refused
+        entry = folder
+    raise refusal
+
+
+def _sticks(folder: str, entry: str) -> bool:
+    """inode(7): in a sticky directory only the owner of an entry, or of the directory, may rename it."""
+    found = os.stat(folder)
+    if not found.st_mode & stat.S_ISVTX or os.geteuid() in (0, found.st_uid):
+        return False
+    try:
+        return os.lstat(entry).st_uid != os.geteuid()
+    except FileNotFoundError:
+        return False
+
+
+def _create_in(folder: str) -> None:
+    name = os.path.join(folder, f".interposer-doctor-{os.getpid()}")
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    os.unlink(name)
+
+
+class _loosened:  # noqa: N801  reads as a verb
+    """Its owner can give himself a permission that the mode denies: done for the blink of one open, and undone."""
+
+    def __init__(self, path: str, bit: int) -> None:
+        self._path, self._bit = path, bit
+        self._before: int | None = None
+
+    def __enter__(self) -> None:
+        found = os.stat(self._path)
+        if 0 != os.geteuid() == found.st_uid and not found.st_mode & self._bit and stat.S_ISREG(found.st_mode):
+            self._before = stat.S_IMODE(found.st_mode)
+            os.chmod(self._path, self._before | self._bit)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            os.chmod(self._path, self._before)
+
+
+# -- the operator's socket
+
+
+def _operated(wanted: Any) -> str:
+    """Whether the broker takes us for an operator. Raises `PermissionError` when it does not."""
+    key = ""
+    with contextlib.suppress(OSError, UnicodeDecodeError, TypeError), open(wanted["key"], encoding="ascii") as file:
+        key = file.read().strip()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(_ANSWER_S)
+        line.connect(wanted["socket"])
+        # The first request may be about the key; what counts is the answer to the second.
+        hello = {"jsonrpc": "2.0", "id": 1, "method": "operator/key", "params": {"key": key}}
+        asked = {"jsonrpc": "2.0", "id": 2, "method": "broker/status", "params": {}}
+        line.sendall("".join(json.dumps(each) + "\n" for each in ([hello, asked] if key else [asked])).encode())
+        answer = _answer_to(line, 2)
+    if "result" not in answer:
+        raise PermissionError(errno.EPERM, "the broker refused it")
+    return "the broker takes it for an operator, who may approve"
+
+
+def _answer_to(line: socket.socket, id: int) -> Any:
+    held = b""
+    while True:
+        piece = b""
+        with contextlib.suppress(ConnectionError):
+            piece = line.recv(65536)
+        if not piece:
+            raise PermissionError(errno.EPERM, "the broker hung up")
+        held += piece
+        *lines, held = held.split(b"\n")
+        for each in lines:
+            answer = json.loads(each)
+            if answer.get("id") == id:
+                return answer
+
+
+# -- what was found
+
+
+def _finding(plain: str, read: bytes, canary: Any) -> str:
+    return f"{plain}, with the credential in it" if canary is not None and _holds(read, canary) else plain
+
+
+def _holds(read: bytes, canary: Any) -> bool:
+    """The job has no credential, only what one begins with and its digest."""
+    prefix, length = canary["prefix"].encode(), canary["length"]
+    at = read.find(prefix)
+    while at >= 0:
+        if hashlib.sha256(read[at : at + length]).hexdigest() == canary["sha256"]:
+            return True
+        at = read.find(prefix, at + 1)
+    return False
+
+
+def _found_in(memory: Any, regions: list[tuple[int, int]], canary: Any) -> bool:
+    left = _SCANNED_BYTES
+    for start, end in regions:
+        tail = b""
+        while start < end and left > 0:
+            size = min(_PIECE, end - start)
+            try:
+                memory.seek(start)
+                read = memory.read(size)
+            except (OSError, OverflowError, ValueError):
+                break  # [vvar] and the like cannot be read by anybody
+            if _holds(tail + read, canary):
+                return True
+            tail = read[-canary["length"] :]
+            start, left = start + size, left - size
+    return False
+
+
+def _one_byte(memory: Any, regions: list[tuple[int, int]]) -> str:
+    for start, _ in regions[:8]:
+        try:
+            memory.seek(start)
+            if memory.read(1):
+                return "read its memory"
+        except OSError:
+            continue
+    raise PermissionError(errno.EACCES, "its memory was opened and gave nothing")
+
+
+def _raise_unless(wanted: int) -> None:
+    number = ctypes.get_errno()
+    if number != wanted:
+        raise OSError(number, os.strerror(number))
+
+
+if __name__ == "__main__":
+    json.dump(run(json.load(sys.stdin)), sys.stdout)

@@ -1,0 +1,186 @@
+"""`interposer doctor`: what it attacks and as whom, what it says, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from interposer.boundary.selfattack import Attacker, Finding, verdict
+from interposer.cli import checkup, patients, prescription
+from interposer.cli.doctor import NOBODY, attackers
+from interposer.cli.patients import Patient, chosen_by
+from interposer.config import ApprovalsConfig, Config
+from interposer.errors import ConfigurationError
+from tests.cli.test_commands import run
+
+REPORT: dict[str, Any] = {"pid": 7, "uid": 900, "processes": [], "places": [], "operator": [], "agents": None}
+STATUS = {"healthy": True, "record": "record.db"}
+
+
+def patient(**told: Any) -> Patient:
+    return Patient({**REPORT, **told}, "by test")
+
+
+async def doctor(home: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+    code, said, talk = await run(home, "doctor", "--json", *words)
+    return code, json.loads(said or "{}"), talk
+
+
+async def test_without_a_broker_one_is_attacked_that_was_started_for_it(tmp_path: Path) -> None:
+    """The check works on a new machine, says what it did, and leaves nothing behind."""
+    code, said, talk = await doctor(tmp_path / "home")
+    assert (code, said["proven"], said["claimed"]) == (0, "L1", None), talk
+    (one,) = said["attacked"]
+    assert "was started for this check" in one["found"]
+    assert one["started"] is True
+    assert one["as"]["uid"] == os.geteuid()
+    assert any("with the credential" in each["how"] for each in one["attacks"])
+    assert {check["name"]: check["ok"] for check in said["checks"]}["upstream canary"] is True
+    assert not (tmp_path / "home").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(one["broker"], 0)
+
+
+async def test_a_claim_that_is_not_proven_ends_with_1(tmp_path: Path) -> None:
+    """By the option, or by the configuration."""
+    code, said, _ = await doctor(tmp_path / "home", "--claim", "L4")
+    assert (code, said["covered"], said["ok"]) == (1, False, False)
+    upstream = Path(__file__).parents[1] / "fakes/upstream.py"
+    config = tmp_path / "interposer.yaml"
+    config.write_text(
+        f"version: 1\nboundary: L4\nstate: home\nupstreams: {{fake: {{command: [python3, {upstream}]}}}}\n"
+    )
+    config.chmod(0o600)
+    code, said, talk = await doctor(tmp_path / "home", "--config", str(config))
+    assert (code, said.get("claimed")) == (1, "L4"), talk
+
+
+async def test_the_answer_in_text_is_plain_when_piped(tmp_path: Path) -> None:
+    """No colour, one line for each kind of attack, and a loud word for a soft gate."""
+    code, said, talk = await run(tmp_path / "home", "doctor", "--claim", "L1")
+    assert code == 0, talk
+    assert "\x1b" not in said
+    assert "SOFT GATE" in said
+    assert "to change:" in said
+    assert sum("read the environment" in line and line.startswith("BROKEN") for line in said.splitlines()) == 1
+
+
+async def test_a_broker_that_does_not_start_is_a_finding(tmp_path: Path) -> None:
+    """Its own words are shown."""
+    config = tmp_path / "interposer.yaml"
+    config.write_text("version: 1\npolicy: nosuch.yaml\nupstreams: {fake: {command: [cat]}}\n")
+    config.chmod(0o600)
+    code, _, talk = await run(tmp_path / "home", "doctor", "--config", str(config))
+    assert code == 1
+    assert "nosuch.yaml" in talk
+
+
+async def test_nobody_but_root_becomes_another_user(tmp_path: Path) -> None:
+    """Asking for it as anybody else is a mistake in the words, exit code 2."""
+    if os.geteuid() == 0:
+        code, said, talk = await doctor(tmp_path / "home", "--as", "64102", "--claim", "L4")
+        assert said.get("attacked", [{}])[0].get("as", {}).get("uid") == 64102, talk
+        assert code in (0, 1)
+    else:
+        assert (await run(tmp_path / "home", "doctor", "--as", "0"))[0] == 2
+
+
+def test_root_attacks_as_the_callers_and_anybody_else_as_himself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The identity is that of those who the broker must hold against."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert [one.uid for one in attackers(patient(callers=[64101, 64102]), None, sandboxed=False)] == [64101, 64102]
+    assert [one.uid for one in attackers(patient(), None, sandboxed=False)] == [NOBODY]
+    assert [one.uid for one in attackers(patient(uid=0), None, sandboxed=False)] == [0]
+    assert [one.uid for one in attackers(patient(callers=[5]), "64103", sandboxed=False)] == [64103]
+    assert [one.confined for one in attackers(patient(callers=[5]), None, sandboxed=True)] == [True]
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    assert [one.uid for one in attackers(patient(callers=[64101]), None, sandboxed=False)] == [1234]
+
+
+async def test_a_socket_that_is_no_brokers_gives_no_proof(tmp_path: Path) -> None:
+    """Nobody listens: exit code 5, with the reason."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with anyio.fail_after(30):
+        code, _, talk = await run(tmp_path / "home", "doctor", "--socket", str(path))
+    assert code == 5
+    assert "is the broker running" in talk
+
+
+@pytest.mark.parametrize(
+    ("approvals", "warned"),
+    [
+        (ApprovalsConfig(), set()),
+        (ApprovalsConfig(hold="5s"), {"openai-agents", "google-adk"}),
+        (ApprovalsConfig(hold="10s", clients={"openai-agents": "4s", "google-adk": "4s"}), set()),
+        (ApprovalsConfig(clients={"codex": "2m"}), {"codex"}),
+    ],
+)
+def test_clients_that_give_up_before_the_ticket_are_named(approvals: ApprovalsConfig, warned: set[str]) -> None:
+    """The default is below what any known client waits; a client's own hold counts for it."""
+    found = list(checkup.holds(Config(version=1, approvals=approvals)))
+    assert {check.name.removeprefix("client ") for check in found if check.ok is None} == warned
+    assert all(check.remedy for check in found if check.ok is None)
+
+
+def test_what_is_broken_in_the_broker_is_a_finding() -> None:
+    """A record that takes nothing, keys that cannot be had, clocks apart and a silent upstream."""
+    chosen = chosen_by(None)
+    issuers = [
+        {"issuer": "https://a", "loaded": False, "error": "refused"},
+        {"issuer": "https://b", "loaded": True, "skew_s": 90.0},
+        {"issuer": "https://c", "loaded": True, "skew_s": 0.5},
+    ]
+    told = replace(patient(), status={"healthy": False, "record": "r", "issuers": issuers}, skills={"skills": []})
+    found = {check.name: check.ok for check in checkup.checks(told, chosen)}
+    assert found["record"] is False
+    assert (found["issuer https://a"], found["issuer https://b"], found["issuer https://c"]) == (False, False, True)
+    silent = replace(patient(), status=STATUS)
+    assert next(check.ok for check in checkup.checks(silent, chosen) if check.name == "upstreams") is False
+
+
+def test_credentials_from_the_environment_are_named(tmp_path: Path) -> None:
+    """Whoever has the broker's uid reads them there."""
+    config = tmp_path / "interposer.yaml"
+    config.write_text(
+        "version: 1\ninsecure_env: true\nupstreams:\n"
+        "  crm: {command: [cat], credential: {env: KEY, source: 'env:CRM_KEY'}}\n"
+    )
+    found = {check.name: check for check in checkup.checks(patient(), chosen_by(str(config)))}
+    assert found["credentials"].ok is False
+    with pytest.raises(ConfigurationError):
+        chosen_by(str(tmp_path / "nosuch.yaml"))
+
+
+def test_attacks_that_ended_alike_are_one_row() -> None:
+    """Forty lines of `held` hide the one that matters."""
+    held = [Finding("environ", f"upstream {n}", True, "Permission denied") for n in range(5)]
+    broke = [
+        Finding("environ", "broker 7", False, "read 10 bytes"),
+        Finding("environ", "gone", None, "it reads nothing"),
+    ]
+    assert list(prescription.rows([*held, *broke])) == [
+        ("held", "read the environment", "upstream 0, upstream 1, upstream 2 and 2 more", ""),
+        ("BROKEN", "read the environment", "broker 7", "read 10 bytes"),
+    ]
+    told = verdict([*held, *broke], Attacker(900, 900), 900)
+    assert len(list(prescription.remedies(told))) == 1
+
+
+def test_our_configuration_is_not_taken_for_another_brokers(tmp_path: Path) -> None:
+    """Attacking the wrong files would prove nothing about the right ones."""
+    config = tmp_path / "interposer.yaml"
+    config.write_text("version: 1\nstate: state\nlisten: {socket: {path: run/broker.sock}}\n")
+    chosen = chosen_by(str(config))
+    assert patients._folder(chosen, str(tmp_path / "run/broker.sock")) == tmp_path / "state"
+    assert patients._folder(chosen, str(tmp_path / "other/broker.sock")) is None
+    config.write_text("version: 1\n")
+    assert patients._folder(chosen_by(str(config)), str(tmp_path / "x/broker.sock")) == tmp_path / "x"
