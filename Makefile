@@ -4,13 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench servers standard clean constraints
+.PHONY: demo test check format bench servers standard lint-deploy clean constraints
 
 demo: $(READY)
 	@$(BIN)/interposer demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -31,6 +31,18 @@ $(VENV)-standard/.ready: adapters/langchain/pyproject.toml
 	$(VENV)-standard/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-tests>=1.1.9,<2' -e adapters/langchain
 	touch $@
 
+# The linters of examples/deploy that are no tests: apart, since they bring their own libraries. DL3059 asks to join RUN
+# lines by a shell.
+lint-deploy: $(VENV)-deploy/.ready
+	$(VENV)-deploy/bin/hadolint --failure-threshold info --ignore DL3059 examples/deploy/container/Dockerfile
+	$(VENV)-deploy/bin/python tools/compose.py examples/deploy/container/compose.yaml
+	$(VENV)-deploy/bin/compose-lint --fail-on low --config examples/deploy/container/.compose-lint.yml examples/deploy/container/compose.yaml
+
+$(VENV)-deploy/.ready: tools/requirements-deploy.txt
+	$(PYTHON) -m venv $(VENV)-deploy
+	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/requirements-deploy.txt
+	touch $@
+
 bench: $(READY)
 	$(BIN)/python benchmarks/calls.py
 
@@ -49,8 +61,10 @@ $(READY): pyproject.toml constraints.txt adapters/langchain/pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-standard .node .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-standard $(VENV)-deploy .node .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# Write constraints.txt anew from pyproject.toml: every version pinned by hash, no index named.
+# Write what is pinned anew from pyproject.toml: every version by hash, no index named.
 constraints:
 	$(BIN)/python tools/constraints.py > constraints.txt
+	$(BIN)/python tools/constraints.py runtime > examples/deploy/requirements.txt
+	$(BIN)/python tools/constraints.py deploy > tools/requirements-deploy.txt

@@ -1,4 +1,8 @@
-"""Print constraints.txt: what pyproject.toml asks for, resolved, pinned and hashed, with no index named.
+"""Print what pyproject.toml asks for, resolved, pinned and hashed, with no index named.
+
+    constraints.py            everything that tests need: constraints.txt
+    constraints.py runtime    what the broker needs, in the same versions: examples/deploy/requirements.txt
+    constraints.py deploy     the linters of examples/deploy: tools/requirements-deploy.txt
 
 Needs pip-tools beside it: `pip install pip-tools`, then `make constraints`.
 """
@@ -16,9 +20,11 @@ BUILD = ["hatchling", "editables"]
 QUIET = ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links"]
 
 
-def main() -> int:
+def main(which: str = "everything") -> int:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    lines = [*wanted["project"]["dependencies"], *wanted["dependency-groups"]["dev"], *BUILD]
+    runtime, groups = wanted["project"]["dependencies"], wanted["dependency-groups"]
+    lines = {"everything": [*runtime, *groups["dev"], *BUILD], "runtime": runtime, "deploy": groups["deploy"]}[which]
+    same = ["--constraint", str(ROOT / "constraints.txt")] if which == "runtime" else []
     with tempfile.TemporaryDirectory() as folder:
         source, pinned = Path(folder, "in.txt"), Path(folder, "out.txt")
         source.write_text("\n".join(lines) + "\n")
@@ -31,6 +37,7 @@ def main() -> int:
             "--allow-unsafe",
             "--strip-extras",
             *QUIET,
+            *same,
         ]
         done = subprocess.run([sys.executable, *words, "-o", str(pinned), str(source)], stdout=sys.stderr, check=False)
         if done.returncode == 0:
@@ -39,4 +46,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
