@@ -61,6 +61,7 @@ class Administration:
         skills: Report,
         pin: Order,
         status: Report = _nothing,
+        targets: Report = _nothing,
     ) -> None:
         self._desk = desk
         self._clock = clock
@@ -71,6 +72,7 @@ class Administration:
             "approvals/approve": partial(self._vote, True),
             "approvals/deny": partial(self._vote, False),
             "approvals/watch": self._watch,
+            "boundary/targets": lambda operator, params: targets(),
             "broker/status": self._report,
             "policy/reload": lambda operator, params: reload(),
             "skills/list": lambda operator, params: skills(),

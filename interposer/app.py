@@ -21,11 +21,12 @@ from .broker import Broker
 from .canonical import canonical, parse
 from .catalogue import Catalogue
 from .channels.terminal import TerminalChannel
+from .checked import duration_s
 from .clock import SystemClock
-from .config import duration_s
 from .crew import Crew
 from .desk import OPERATOR, Desk, DeskLimits
 from .display import printable
+from .echoes import Echoes, echoed
 from .errors import ConfigurationError, InterposerError
 from .facts import MemoryFacts
 from .journal import Journal
@@ -40,13 +41,16 @@ from .session import House, Limits, Session
 from .settings import Settings
 from .standing import StandingPolicy
 from .state import State, claim
-from .transports.sockets import UnixSocket
+from .transports.keyed import KeyedSocket
 from .transports.stdio import Stdio
 from .wire.mcp import ServerFace
 
 log = logging.getLogger("interposer")
 T = TypeVar("T")
 DRAIN_S = 10.0
+AGAIN_S = 0.5
+"""Whoever signals all our processes at once (systemd, timeout(1)) reaches the broker itself and through its keeper
+(boundary/launch.py): what comes so soon is the same signal."""
 MASKING_S_PER_MB = 0.5
 """Of the processor's time, so that a busy machine withholds nothing; text that is all candidates needs most of it."""
 
@@ -80,19 +84,24 @@ def _has_uvloop() -> bool:
     return True
 
 
-async def serve_stdio(chosen: Settings) -> int:
-    """One agent on standard input and output; ends with it."""
-    wire = Stdio(limits=parts.link_limits(chosen))
+async def serve_stdio(
+    chosen: Settings, presented: Callable[[], str | None] = lambda: None, peer_pid: int | None = None
+) -> int:
+    """One agent on standard input and output; ends with it. `presented` is the token that came beside the wire,
+    `peer_pid` the agent's process."""
+    wire = Stdio(limits=parts.link_limits(chosen), peer_pid=peer_pid)
     wire.take()
     async with _broker(chosen, several=True) as standing:
+        standing.presented = presented
         await standing.serve(wire)
     return standing.exit_code
 
 
-async def serve_daemon(chosen: Settings) -> int:
-    """Unix socket and TCP, until a signal. Prints one line per listener, then `ready`."""
+async def serve_daemon(chosen: Settings, passed: int | None = None) -> int:
+    """Unix socket and TCP, until a signal. Prints one line per listener, then `ready`. `passed` is the descriptor
+    of the agents' socket, where whoever started us listens on it already."""
     async with _broker(chosen, several=False) as standing:
-        await standing.daemon()
+        await standing.daemon(passed)
     return standing.exit_code
 
 
@@ -130,6 +139,7 @@ class _Standing:
         self._secrets = parts.credentials(chosen)
         self._facts = MemoryFacts(self._clock)
         self._journal = Journal(state.store, self._clock)
+        self._echoes = Echoes(self._noticed, self._clock)
         self._upstreams = [
             parts.upstream(
                 name,
@@ -139,6 +149,7 @@ class _Standing:
                 clock=self._clock,
                 masker=self._masker,
                 on_notice=partial(self._noticed, name),
+                on_echo=self._echoes.told,
             )
             for name, found in chosen.upstreams.items()
         ]
@@ -150,6 +161,7 @@ class _Standing:
             policy=lambda: self._policy.current,
             clock=self._clock,
             new_id=_new_id,
+            on_echo=self._echoes.told,
         )
         approvals = chosen.config.approvals
         self._desk = Desk(
@@ -157,27 +169,26 @@ class _Standing:
             self._clock,
             [TerminalChannel(lambda line: log.warning("%s", line.rstrip()), self._masked_json)],
             _new_id,
-            DeskLimits(
-                approvals.pending_per_session, approvals.pending, refuse_same_uid=approvals.refuse_same_uid
-            ),
+            DeskLimits(approvals.pending_per_session, approvals.pending, refuse_same_uid=approvals.refuse_same_uid),
             masker=self._masker,
         )
-        callers = parts.callers(chosen)
+        self._callers = parts.callers(chosen, self._clock)
         broker = Broker(
-            authenticator=callers,
+            authenticator=self._callers,
             catalogue=self._catalogue,
             policy=lambda: self._policy.current,
             facts=self._facts,
             desk=self._desk,
             journal=self._journal,
             masker=self._masker,
+            on_echo=self._echoes.told,
         )
         self._house = House(
             broker=broker,
             catalogue=self._catalogue,
             journal=self._journal,
             masker=self._masker,
-            authenticator=callers,
+            authenticator=self._callers,
             facts=self._facts,
             pages=Pages(randomness.token_bytes(32)),
             face=ServerFace("interposer", __version__),
@@ -196,10 +207,13 @@ class _Standing:
             skills=self._skills,
             pin=self._pin,
             status=self._status,
+            targets=self._targets,
         )
         self._sessions: set[Session] = set()
         self._emptied = anyio.Event()
         self.exit_code = 0
+        self.presented: Callable[[], str | None] = lambda: None
+        """The token that came beside the wire; only where there is one wire."""
         self._stop = anyio.Event()
 
     async def open(self, tasks: TaskGroup, crew: Crew) -> None:
@@ -212,8 +226,9 @@ class _Standing:
         self._masker.warm()
         self._tasks.start_soon(self._desk.run)
         self._tasks.start_soon(self._policy.watch)
+        self._tasks.start_soon(self._callers.run)
         self._tasks.start_soon(self._heed_signals)
-        admin = UnixSocket(str(self._state.admin_socket), mode=0o600)
+        admin = KeyedSocket(str(self._state.admin_socket), str(self._state.admin_key))
         await self._tasks.start(self._listen, admin, self._admit_operator)
 
     async def serve(self, transport: Transport) -> None:
@@ -223,8 +238,16 @@ class _Standing:
             await transport.serve(self._admit, lambda _: None)
             both.cancel_scope.cancel()
 
-    async def daemon(self) -> None:
-        transports = await parts.listeners(self._chosen, self._state.folder, self._secrets, self._masker.guard)
+    async def daemon(self, passed: int | None) -> None:
+        transports = await parts.listeners(
+            self._chosen,
+            self._state.folder,
+            self._secrets,
+            self._masker.guard,
+            self._callers,
+            partial(self._noticed, "", "peer_refused"),
+            passed,
+        )
         async with anyio.create_task_group() as listening:
             for transport in transports:
                 address = await listening.start(self._listen, transport, self._admit)
@@ -251,7 +274,7 @@ class _Standing:
     # -- conversations
 
     def _admit(self, connection: Connection) -> Receiver:
-        session = Session(_new_id("s"), connection, self._house, self._crew, self._gone)
+        session = Session(_new_id("s"), connection, self._house, self._crew, self._gone, self.presented)
         self._sessions.add(session)
         if self._stop.is_set():
             session.hang_up()
@@ -297,13 +320,15 @@ class _Standing:
 
     async def _heed_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            told = -AGAIN_S
             async for number in signals:
                 if number == signal.SIGHUP:
                     await self._policy.try_reload()
-                elif self._stop.is_set():
-                    os._exit(1)  # the second signal: now
-                else:
+                elif not self._stop.is_set():
+                    told = anyio.current_time()
                     self._stop.set()
+                elif anyio.current_time() - told >= AGAIN_S:
+                    os._exit(1)  # the second signal: now
 
     # -- what operators may ask
 
@@ -344,13 +369,18 @@ class _Standing:
     async def _status(self) -> JsonObject:
         return {
             "pid": os.getpid(),
+            "keeper": os.getppid(),
             "version": __version__,
             "policy": self._policy.current.digest,
             "policy_source": self._policy.source,
             "record": str(self._state.folder / "record.db"),
             "healthy": self._state.store.healthy(),
+            **self._callers.status(),
             "sessions": len(self._sessions),
         }
+
+    async def _targets(self) -> JsonObject:
+        return parts.targets(self._chosen, self._state.folder)
 
     # -- what upstreams say
 
@@ -362,7 +392,9 @@ class _Standing:
 
     def _noticed(self, upstream: str, kind: str, detail: str) -> None:
         masked = self._masker.mask(detail, frozenset({"pii", "secrets"}))
-        log.warning("%s: %s %s", upstream, kind, printable(str(masked.value)))
+        if echoed(masked):
+            self._echoes.told(upstream, "notice")
+        log.warning("%s: %s %s", upstream or "listener", kind, printable(str(masked.value)))
         self._tasks.start_soon(self._note_alarm, upstream, kind, masked)
 
     async def _note_alarm(self, upstream: str, kind: str, masked: Masked) -> None:

@@ -67,7 +67,10 @@ class Broker:
         desk: Desk,
         journal: Journal,
         masker: Masker,
+        on_echo: Callable[[str, str], object] = lambda upstream, place: None,
     ) -> None:
+        """`on_echo` hears of an upstream whose credential stood in what it said beside its answer."""
+        self._on_echo = on_echo
         self._authenticator = authenticator
         self._catalogue = catalogue
         self._policy = policy
@@ -88,12 +91,13 @@ class Broker:
         decision: Decision | None = None
         shown: Masked | None = None
         try:
-            principal = await self._authenticator.authenticate(call.asking())  # (1) who asks
+            principal = await self._authenticator.authenticate(call.caller)  # (1) who asks
             invocation, offer = await self._catalogue.match(principal, call)  # (2) which skill
             _keep_token_in(call, invocation)
             self._check(invocation, offer)  # (3) before any human is bothered
             decision = self._decide(invocation)  # (4)
             self._admit(invocation, decision)
+            self._require_credential(invocation)
             shown = self._masker.mask(call.arguments, decision.obligations.mask)
             permit = await self._permit(call, invocation, decision, shown)  # (5) a human, and the policy of now
         except InterposerError as fault:
@@ -181,6 +185,15 @@ class Broker:
                 message=f"Too many calls. There is room again in {max(1, round(wait_s))} s.",
             )
 
+    def _require_credential(self, invocation: Invocation) -> None:
+        """Raises `Denied` where the upstream has credentials, and none that is for this principal."""
+        if not self._catalogue.upstream(invocation.skill).serves(invocation.principal):
+            raise Denied(
+                f"no credential of {invocation.skill.upstream} is for this caller",
+                name="no_credential",
+                message="There is no credential for you at this service.",
+            )
+
     async def _permit(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Permit:
         if decision.effect is Effect.ALLOW:
             return Permit(invocation, decision, None)
@@ -189,6 +202,7 @@ class Broker:
         invocation = await self._reauthenticated(call, invocation)
         if not self._catalogue.current(invocation.skill):
             raise Denied("the skill changed after it was approved", name="skill_changed")
+        self._require_credential(invocation)
         latest = self._decide(invocation)
         if latest.effect is Effect.DENY:
             raise _denied(latest)
@@ -256,6 +270,8 @@ class Broker:
         def masked(progress: Progress) -> None:
             with suppress(InterposerError):
                 shown = self._masker.mask(progress.message, permit.decision.obligations.mask)
+                if shown.counts.get("credential"):
+                    self._on_echo(permit.invocation.skill.upstream, "progress")
                 tell(replace(progress, message=shown.value))
 
         return masked
@@ -292,7 +308,7 @@ class Broker:
 
 def _keep_token_in(call: Call, invocation: Invocation) -> None:
     """Raises `Denied` for arguments that would take the caller's own token across the wall."""
-    token = call.asking().token
+    token = call.caller.token
     if token and token.encode("utf-8", "surrogatepass") in invocation.canonical:
         raise Denied(
             "the arguments hold the caller's own token",

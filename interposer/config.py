@@ -7,94 +7,42 @@ Relative paths are relative to the file.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from .checked import (
+    Algorithm,
+    Checked,
+    Claim,
+    Duration,
+    Inherited,
+    Source,
+    UpstreamName,
+    Variable,
+    Words,
+    address,
+    between,
+    duration_between,
+    matching,
+    not_empty,
+)
 from .errors import ConfigurationError, Problem
 
 STARTER = "builtin:starter"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+_STRICT: dict[str, Any] = {"extra": "forbid"}
 """What pydantic is to make of the classes below. It is imported only when a file is read: a broker that is given a
 command instead of a file starts without it."""
 
 
-class Checked:
-    """An annotation: pydantic calls `check` with the value, which it returns or refuses with `ValueError`."""
-
-    def __init__(self, check: Callable[[Any], Any]) -> None:
-        self._check = check
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-
-def duration_s(text: str) -> float:
-    """`500ms`, `4s`, `30m`, `12h`, `1d` -> seconds. Raises `ValueError`."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise ValueError("expected a duration such as 500ms, 4s, 30m, 12h or 1d")
-    return float(found[1]) * _UNIT_S[found[2]]
-
-
-def _duration(text: str) -> str:
-    duration_s(text)
-    return text
-
-
-def _matching(pattern: str, expected: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(f"expected {expected}")
-        return text
-
-    return check
-
-
-def _between(least: int, most: int) -> Callable[[int], int]:
-    def check(number: int) -> int:
-        if not least <= number <= most:
-            raise ValueError(f"expected a number from {least} to {most}")
-        return number
-
-    return check
-
-
-def _not_empty(words: list[Any]) -> list[Any]:
-    if not words:
-        raise ValueError("expected at least one entry")
-    return words
-
-
-Duration = Annotated[str, Checked(_duration)]
-SOURCES = ("file:PATH (mode 0400)", "systemd:NAME", "command:PROGRAM ARGUMENTS", "keyring:SERVICE/USER", "fd:NUMBER")
-Source = Annotated[
-    str,
-    Checked(
-        _matching(
-            r"(?s)(file|systemd|command|keyring|fd|env):.+", f"one of {', '.join(SOURCES)}, or env:NAME (insecure)"
-        )
-    ),
-]
-Claim = str | Annotated[list[str], Checked(_not_empty)]
-"""`realm_access.roles`, or the keys as a list where a key has dots of its own."""
-Words = str | Annotated[list[str], Checked(_not_empty)]
-Variable = Annotated[str, Checked(_matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"))]
-Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-UpstreamName = Annotated[
-    str,
-    Checked(
-        _matching(
-            r"(?!.*__)[A-Za-z][A-Za-z0-9_-]{0,31}(?<!_)", "a letter, then at most 31 letters, digits, single _ or -"
-        )
-    ),
-]
+def _distinct_issuers(issuers: list[IssuerConfig]) -> list[IssuerConfig]:
+    names = [found.issuer for found in issuers]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        # Its tokens would be held to either entry, whichever is the weaker.
+        raise ValueError(f"the same issuer is there twice; merge the entries: {', '.join(twice)}")
+    return issuers
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +64,7 @@ class CredentialConfig:
 
     env: Variable
     """The variable of the child's environment that holds it."""
-    source: Source
+    source: Source = field(repr=False)
     """Where it is taken from when it is needed: `file:PATH` (mode 0400, own uid), `systemd:NAME`
     ($CREDENTIALS_DIRECTORY), `command:PROGRAM ARGUMENTS` (standard output), `keyring:SERVICE/USER`, `fd:NUMBER`
     (inherited), or `env:NAME` (insecure)."""
@@ -130,20 +78,32 @@ class UpstreamConfig:
 
     __pydantic_config__ = _STRICT
 
-    command: Annotated[list[str], Checked(_not_empty)]
+    command: Annotated[list[str], Checked(not_empty)]
     """Program and arguments; no shell."""
     cwd: str | None = None
     """Where it runs; this file's folder if absent."""
     env: dict[Variable, str] = field(default_factory=dict)
     """Literal variables, not secret."""
-    inherit: list[Variable] = field(default_factory=list)
+    inherit: list[Inherited] = field(default_factory=list)
     """Variables taken over from the broker's own environment."""
     credential: CredentialConfig | None = None
     credentials: list[CredentialConfig] = field(default_factory=list)
-    """Several, chosen by who calls: each has a process of its own. A caller whom none matches is refused."""
+    """Several, chosen by who calls: the first that matches, each with a process of its own. A caller whom none matches
+    is refused. The first one's process says what the tools are."""
     era: Literal["auto", "legacy", "modern"] = "auto"
     """Which family of MCP it speaks; `auto` finds out."""
     start_timeout: Duration = "60s"
+
+    def __post_init__(self) -> None:
+        if self.credential and self.credentials:
+            raise ValueError("`credential` and `credentials` are both given; put all of them into `credentials`")
+        for number, each in enumerate([self.credential] if self.credential else self.credentials, 1):
+            if each.who and not (each.who.groups or each.who.subjects or each.who.issuers):
+                raise ValueError(f"`who` of credential {number} names nobody; leave it out where it is for everybody")
+            if not each.who and number < len(self.credentials):
+                raise ValueError(
+                    f"credential {number} is for everybody, so those after it are never used; put it last, or say `who`"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +126,7 @@ class TokenConfig:
 
     __pydantic_config__ = _STRICT
 
-    source: Source
+    source: Source = field(repr=False)
     subject: str
     groups: list[str] = field(default_factory=list)
 
@@ -179,7 +139,7 @@ class TcpConfig:
 
     tokens: list[TokenConfig] = field(default_factory=list)
     host: str = "127.0.0.1"
-    port: Annotated[int, Checked(_between(0, 65535))] = 0
+    port: Annotated[int, Checked(between(0, 65535))] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +172,7 @@ class RequiredClaimConfig:
     __pydantic_config__ = _STRICT
 
     claim: Claim
-    values: Annotated[list[str | int | bool], Checked(_not_empty)]
+    values: Annotated[list[str | int | bool], Checked(not_empty)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +181,16 @@ class KeysConfig:
 
     __pydantic_config__ = _STRICT
 
-    uri: str | None = None
+    uri: Annotated[str, Checked(address(query=True))] | None = None
     """A JWKS over https (http on loopback only)."""
     file: str | None = None
     """A JWKS in a file, read again when it changes."""
-    cache: Duration = "300s"
+    cache: Annotated[Duration, Checked(duration_between("1s", "300s"))] = "300s"
     """How long keys are believed without having been fetched again; at most 300s."""
+
+    def __post_init__(self) -> None:
+        if self.uri is not None and self.file is not None:
+            raise ValueError("give either the uri or the file of the keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +199,18 @@ class IssuerConfig:
 
     __pydantic_config__ = _STRICT
 
-    issuer: str
+    issuer: Annotated[str, Checked(address(query=False))]
     """Exactly as in `iss`."""
     audience: Words
-    algorithms: Annotated[list[Algorithm], Checked(_not_empty)] = field(default_factory=lambda: ["RS256", "ES256"])
+    algorithms: Annotated[list[Algorithm], Checked(not_empty)] = field(default_factory=lambda: ["RS256", "ES256"])
     authorized_parties: list[str] = field(default_factory=list)
     """Where given, `azp` must be one of them."""
     subject: Claim = "sub"
     groups: list[GroupsConfig] = field(default_factory=lambda: [GroupsConfig("groups")])
     require: list[RequiredClaimConfig] = field(default_factory=list)
-    leeway: Duration = "30s"
+    leeway: Annotated[Duration, Checked(duration_between("0s", "5m"))] = "30s"
     """For clocks that differ; at most 5m."""
-    max_lifetime: Duration = "24h"
+    max_lifetime: Annotated[Duration, Checked(duration_between("1s", "366d"))] = "24h"
     keys: KeysConfig = KeysConfig()
     id_tokens: bool = False
     """Take ID tokens, which are meant for the client that logged in."""
@@ -260,11 +224,19 @@ class CallerConfig:
 
     __pydantic_config__ = _STRICT
 
-    uid: Annotated[int, Checked(_between(0, 2**32 - 2))] | None = None
-    gid: Annotated[int, Checked(_between(0, 2**32 - 2))] | None = None
-    subject: Annotated[str, Checked(_matching(r"(?s).+", "a name"))] | None = None
+    uid: Annotated[int, Checked(between(0, 2**32 - 2))] | None = None
+    gid: Annotated[int, Checked(between(0, 2**32 - 2))] | None = None
+    subject: Annotated[str, Checked(matching(r"(?s).+", "a name"))] | None = None
     """With `uid` only."""
     groups: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if (self.uid is None) == (self.gid is None):
+            raise ValueError("give either a uid and its subject, or a gid and the groups that it brings")
+        if self.uid is not None and self.subject is None:
+            raise ValueError("the subject of this uid is missing; add it")
+        if self.gid is not None and self.subject is not None:
+            raise ValueError("a gid has no subject, for it is many people's; remove it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +245,8 @@ class PersonConfig:
 
     __pydantic_config__ = _STRICT
 
-    uid: Annotated[int, Checked(_between(0, 2**32 - 2))]
-    subject: Annotated[str, Checked(_matching(r"(?s).+", "a name"))]
+    uid: Annotated[int, Checked(between(0, 2**32 - 2))]
+    subject: Annotated[str, Checked(matching(r"(?s).+", "a name"))]
     groups: list[str] = field(default_factory=list)
 
 
@@ -290,8 +262,8 @@ class ApprovalsConfig:
     """Client name -> hold, where a client is known to wait longer or shorter."""
     refuse_same_uid: bool = False
     """Whoever has the kernel uid of the requester cannot answer. Not for L1, where everybody has the same."""
-    pending_per_session: Annotated[int, Checked(_between(1, 100_000))] = 20
-    pending: Annotated[int, Checked(_between(1, 1_000_000))] = 10_000
+    pending_per_session: Annotated[int, Checked(between(1, 100_000))] = 20
+    pending: Annotated[int, Checked(between(1, 1_000_000))] = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +272,10 @@ class LimitsConfig:
 
     __pydantic_config__ = _STRICT
 
-    frame: Annotated[int, Checked(_between(1024, 64 * 1024 * 1024))] = 4 * 1024 * 1024
+    frame: Annotated[int, Checked(between(1024, 64 * 1024 * 1024))] = 4 * 1024 * 1024
     """Bytes of one message."""
-    in_flight: Annotated[int, Checked(_between(1, 10_000))] = 256
-    connections: Annotated[int, Checked(_between(1, 10_000))] = 256
+    in_flight: Annotated[int, Checked(between(1, 10_000))] = 256
+    connections: Annotated[int, Checked(between(1, 10_000))] = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,14 +284,14 @@ class Config:
 
     __pydantic_config__ = _STRICT
 
-    version: Annotated[int, Checked(_between(1, 1))]
+    version: Annotated[int, Checked(between(1, 1))]
     policy: str = STARTER
     """A policy file, or builtin:starter."""
     state: str | None = None
     """Default: $INTERPOSER_HOME."""
     upstreams: dict[UpstreamName, UpstreamConfig] = field(default_factory=dict)
     listen: ListenConfig = ListenConfig()
-    issuers: list[IssuerConfig] = field(default_factory=list)
+    issuers: Annotated[list[IssuerConfig], Checked(_distinct_issuers)] = field(default_factory=list)
     revoked: str | None = None
     """A deny list of subjects, tokens and sessions, read again when it changes."""
     callers: list[CallerConfig] = field(default_factory=list)
@@ -372,10 +344,21 @@ def load(path: Path) -> Config:
 
 
 def reader() -> Any:
-    """The pydantic adapter that reads (and documents, as JSON Schema) a configuration."""
+    """The pydantic adapter that reads a configuration."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Config)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration, described by the docstrings above."""
+    # Reading the docstrings out of the source takes 200 ms, which no start should wait for.
+    _STRICT["use_attribute_docstrings"] = True
+    try:
+        found: dict[str, Any] = reader().json_schema()
+    finally:
+        del _STRICT["use_attribute_docstrings"]
+    return found
 
 
 def policy_text(named: str | None, config: str | None) -> tuple[str, str]:

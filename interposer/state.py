@@ -24,11 +24,15 @@ class State:
     def admin_socket(self) -> Path:
         return self.folder / "admin.sock"
 
+    @property
+    def admin_key(self) -> Path:
+        return self.folder / "admin.key"
+
 
 def claim(home: Path, *, several: bool) -> State:
     """Open the record under `home`. Where another broker holds it: with `several`, take the next free slot (agent
     runtimes start one stdio broker each), else raise `RecordHeld`."""
-    _private(home)
+    private(home)
     try:
         return State(home, SqliteRecordStore.open(home / "record.db"))
     except RecordHeld:
@@ -36,8 +40,8 @@ def claim(home: Path, *, several: bool) -> State:
             raise
     for number in range(2, MAX_SLOTS):
         folder = home / "slots" / str(number)
-        _private(folder.parent)
-        _private(folder)
+        private(folder.parent)
+        private(folder)
         try:
             return State(folder, SqliteRecordStore.open(folder / "record.db"))
         except RecordHeld:
@@ -45,7 +49,7 @@ def claim(home: Path, *, several: bool) -> State:
     raise ConfigurationError([Problem(str(home), 0, 0, f"{MAX_SLOTS} brokers hold a record here; stop some")])
 
 
-def _private(folder: Path) -> None:
+def private(folder: Path) -> None:
     """A folder that only its owner can look into (architecture: state is mode 0700)."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -47,9 +47,11 @@ FLOORS: list[list[str]] = [
     ],
     [
         "logs",
+        "checked",
         "config",
         "settings",
         "presented",
+        "echoes",
         "standing",
         "state",
         "parts",

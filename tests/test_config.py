@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from interposer import config
+from interposer import checked, config
 from interposer.errors import ConfigurationError
 
 WRONG = """\
@@ -16,7 +16,7 @@ upstreams:
   9a: {command: []}
   b: {command: [x], credential: {env: "a b", source: foo}, start_timeout: 5}
 listen:
-  tcp: {port: 70000}
+  tcp: {port: 70000, tokens: [{subject: a}]}
 callers: [{uid: -1, subject: a}]
 approvals: {hold: 4}
 """
@@ -32,6 +32,44 @@ EXPECTED = {
     (7, "from 0 to 65535"),
     (8, "from 0 to"),
     (9, "a valid string"),
+}
+
+
+AMISS = """\
+version: 1
+issuers:
+  - issuer: http://idp.example
+    audience: ""
+    leeway: 6m
+    keys: {cache: 301s}
+    groups: [{claim: a..b}]
+  - issuer: https://idp.example?x=1
+    audience: []
+    keys: {uri: "https://u:p@idp.example", file: keys.json}
+    max_lifetime: 0s
+    algorithms: [HS256]
+callers:
+  - {uid: 1000}
+  - {gid: 100, subject: staff}
+  - {uid: 1, gid: 1, subject: a}
+  - {groups: [a]}
+"""
+
+SAID = {
+    (3, "only for this machine"),
+    (4, "not an empty text"),
+    (5, "from 0s to 5m"),
+    (6, "from 1s to 300s"),
+    (7, "none of them empty"),
+    (8, "without a query"),
+    (9, "at least one entry"),
+    (10, "user name or password"),
+    (11, "from 1s to 366d"),
+    (12, "'EdDSA'"),
+    (14, "the subject of this uid is missing"),
+    (15, "a gid has no subject"),
+    (16, "either a uid"),
+    (17, "either a uid"),
 }
 
 
@@ -51,10 +89,28 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path: Path) -> None
     assert all(problem.column > 0 for problem in found)
 
 
+def test_whom_tokens_are_believed_is_checked_before_anything_starts(tmp_path: Path) -> None:
+    """An issuer that could be impersonated, keys that would be believed for too long, and a row that names nobody are
+    refused at once, each with its line."""
+    with pytest.raises(ConfigurationError) as refused:
+        config.load(write(tmp_path, AMISS))
+    found = refused.value.problems
+    for line, said in SAID:
+        assert any(problem.line == line and said in problem.message for problem in found), (line, said, found)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("version: 1\nversion: 1\n", "already there"),
+        (
+            "version: 1\nissuers:\n- {issuer: 'https://a', audience: b}\n- {issuer: 'https://a', audience: c}\n",
+            ":2:.*twice; merge the entries: https://a",
+        ),
+        (
+            "version: 1\nissuers:\n- {issuer: 'https://a', audience: b, keys: {uri: 'https://a/k', file: k}}\n",
+            ":3:.*either the uri or the file",
+        ),
         ("version: 2\n", "from 1 to 1"),
         ("version: '1'\n", "valid integer"),
         ("", "empty"),
@@ -95,7 +151,7 @@ limits: {frame: 65536, in_flight: 8}
     )
     assert found.upstreams["crm"].credential is not None
     assert found.callers[0].groups == ["support"]
-    assert config.duration_s(found.approvals.hold) == 0.5
+    assert checked.duration_s(found.approvals.hold) == 0.5
     assert found.listen.tcp is not None
     assert found.listen.tcp.tokens[0].subject == "ci"
 
@@ -117,4 +173,4 @@ def test_a_named_file_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_durations_have_units(text: str) -> None:
     """A number without a unit is not a duration."""
     with pytest.raises(ValueError, match="duration"):
-        config.duration_s(text)
+        checked.duration_s(text)

@@ -435,6 +435,15 @@ async def test_same_uid_is_the_same_person_where_uids_tell_people_apart() -> Non
     assert (await h.desk.vote(id, ANNA, True)).state is QuestionState.GRANTED
 
 
+async def test_workload_cannot_answer() -> None:
+    """A machine identity is never an approver, whatever its groups."""
+    h = house()
+    id = await h.ticket(call(), asks())
+    with pytest.raises(VoteRefused) as refused:
+        await h.desk.vote(id, replace(ANNA, machine=True), True)
+    assert refused.value.name == "machine"
+
+
 @pytest.mark.parametrize(
     ("terms", "voter", "counts"),
     [

@@ -20,7 +20,7 @@ def drawn() -> str:
 
 
 def described() -> str:
-    return json.dumps(config.reader().json_schema(), indent=2) + "\n"
+    return json.dumps(config.schema(), indent=2) + "\n"
 
 
 def test_the_diagram_is_the_table() -> None:

@@ -13,6 +13,7 @@ from interposer.spawned import words
         (["--", "npx", "-y", "x"], ({}, ["npx", "-y", "x"])),
         (["--policy", "p", "--", "a", "--", "b"], ({"--policy": "p"}, ["a", "--", "b"])),
         (["--config=c", "--policy=p"], ({"--config": "c", "--policy": "p"}, [])),
+        (["--token-file", "t", "--", "a"], ({"--token-file": "t"}, ["a"])),
         ([], ({}, [])),
     ],
 )

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from interposer import __version__
 from interposer.errors import ConfigurationError, InterposerError
+
+if TYPE_CHECKING:
+    from interposer.boundary.launch import Launched
 
 # command -> (module, attribute, line in the overview)
 COMMANDS = {
@@ -60,11 +64,12 @@ def cli() -> None:
     """The policy enforcement point for AI-agent tool calls."""
 
 
-def main() -> None:
-    """Run the command line; exit codes are those of the reference (docs/reference/cli.md)."""
+def main(launched: Launched | None = None) -> None:
+    """Run the command line; exit codes are those of the reference (docs/reference/cli.md). `launched` is what a broker
+    has from its start (boundary/launch.py); commands that serve take it as their object."""
     try:
         # Without standalone mode click returns the code of `ctx.exit`, `--help` and `--version`.
-        code = cli.main(standalone_mode=False, prog_name="interposer")
+        code = cli.main(standalone_mode=False, prog_name="interposer", obj=launched)
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
@@ -74,7 +79,7 @@ def main() -> None:
     except ConfigurationError as error:
         for problem in error.problems:
             click.echo(f"interposer: {problem}", err=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except InterposerError as error:
         click.echo(f"interposer: {error}", err=True)
         sys.exit(5)

@@ -1,7 +1,8 @@
 """The operator's end of the administration sockets: one request, one answer, every wait with a deadline.
 
 Standard library only. A broker listens at `admin.sock` under the home, and one at `slots/<name>/admin.sock` for each
-further broker that shares it.
+further broker that shares it. Beside each socket stands `admin.key`, which goes before the first request: whoever
+cannot read it is no operator.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 CONNECT_S = 2.0
 ANSWER_S = 10.0
+_KEY_ID = 0
 LIMIT_BYTES = 64 * 1024 * 1024
 """The longest answer that is read."""
 
@@ -42,10 +45,13 @@ class AdminClient:
         self.path = path
         self._ids = itertools.count(1)
         self._held = bytearray()
+        key = _key(path.with_name("admin.key"))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(CONNECT_S)
         try:
             self._socket.connect(os.fspath(path))
+            # Not waited for: a refusal is what the first answer says.
+            self._socket.sendall(_line(_KEY_ID, "operator/key", {"key": key}))
         except OSError as error:
             self._socket.close()
             raise BrokerUnavailable(f"{path}: {error.strerror or error}") from error
@@ -62,13 +68,15 @@ class AdminClient:
     def request(self, method: str, params: dict[str, Any] | None = None, *, wait_s: float = ANSWER_S) -> dict[str, Any]:
         """The result. Raises `AdminError`, and `BrokerUnavailable` when no answer came within `wait_s` seconds."""
         id = next(self._ids)
-        message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params or {}}
         until = time.monotonic() + wait_s
         try:
             self._socket.settimeout(wait_s)
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            with suppress(BrokenPipeError, ConnectionResetError):  # what it said before it hung up is still to be read
+                self._socket.sendall(_line(id, method, params or {}))
             while True:
                 answer = self._answer(until)
+                if answer.get("id") == _KEY_ID and "error" in answer:
+                    raise ConnectionRefusedError("the broker does not take this admin.key; has it just been restarted?")
                 if answer.get("id") in (id, None):
                     return _result(answer)
         except (OSError, ValueError) as error:
@@ -126,6 +134,22 @@ def brokers(under: Path | None = None) -> list[AdminClient]:
         looked = "; ".join(silent) or f"there is no admin.sock under {under}"
         raise BrokerUnavailable(f"no broker is running here: {looked}. Start one, or set INTERPOSER_HOME to its home.")
     return reached
+
+
+def _key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise BrokerUnavailable(f"{path}: no such file; is the broker of an older version?") from None
+    except OSError as error:
+        why = f"{path}: cannot be read ({error.strerror}); operators need it, and agents in a sandbox have none"
+        raise BrokerUnavailable(why) from None
+    except UnicodeDecodeError:
+        raise BrokerUnavailable(f"{path}: holds no key") from None
+
+
+def _line(id: int, method: str, params: dict[str, Any]) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode() + b"\n"
 
 
 def _result(answer: dict[str, Any]) -> dict[str, Any]:

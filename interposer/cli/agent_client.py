@@ -131,8 +131,8 @@ def agent(
             client.open()
         except NoAnswer:
             process.stdin.close()
-            if process.wait(10) == 2:
-                sys.exit(2)
+            if (code := process.wait(10)) in (2, 78):
+                sys.exit(code)
             raise
         yield client, process.pid
     finally:

@@ -38,7 +38,8 @@ def administration(config: str | None, policy: str | None, upstream: str | None)
             for path in sockets(under):
                 with contextlib.suppress(BrokerUnavailable):
                     client = AdminClient(path)
-                    if pid is None or client.request("broker/status")["pid"] == pid:
+                    status = client.request("broker/status")
+                    if pid is None or pid in (status["pid"], status["keeper"]):
                         with client:
                             yield client
                         return

@@ -16,7 +16,7 @@ from interposer.arguments import Arguments
 from interposer.ballot import intact
 from interposer.errors import InvalidArguments, RecordFault, Unavailable, UpstreamFault
 from interposer.masking.engine import Engine
-from interposer.model import Failed, InDoubt, Intent, JsonObject, Kind, Outcome, Progress
+from interposer.model import Failed, InDoubt, Intent, JsonObject, Kind, Outcome, Principal, Progress
 from interposer.ports import Secret
 from interposer.records.reader import RecordReader
 from interposer.records.sqlite import SqliteRecordStore
@@ -160,6 +160,9 @@ class Down:
     """An upstream that cannot be had."""
 
     name = "down"
+
+    def serves(self, principal: Principal) -> bool:
+        return True
 
     async def skills(self) -> list[JsonObject]:
         raise UpstreamFault("cannot start")

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from interposer.errors import UpstreamFault
-from interposer.model import Failed, InDoubt, JsonObject, Outcome, Progress
+from interposer.model import Failed, InDoubt, JsonObject, Outcome, Principal, Progress
 from interposer.ports import Upstream
 from interposer.upstreams.memory import MemoryUpstream
 from tests.upstreams.rig import intent, running, text
@@ -64,6 +64,11 @@ async def test_skills_have_names_and_schemas(upstream: Upstream) -> None:
 async def test_a_call_is_answered(upstream: Upstream) -> None:
     """What the skill said comes back as it was said."""
     assert text(await upstream.call(intent("echo", {"text": "x"}), None)) == "x"
+
+
+async def test_an_upstream_with_one_credential_or_none_serves_everybody(upstream: Upstream) -> None:
+    """Only several credentials are chosen from."""
+    assert upstream.serves(Principal("local", "anybody"))
 
 
 async def test_calls_overlap_and_keep_their_answers(upstream: Upstream) -> None:

@@ -36,7 +36,10 @@ PROMISES = (
     Promise(
         "no-orphans",
         "When the broker ends, `kill -9` included, no process of its upstreams is left.",
-        ("promises/test_kill.py::test_killed_broker_forwards_nothing_unrecorded_and_nothing_twice",),
+        (
+            "promises/test_kill.py::test_killed_broker_forwards_nothing_unrecorded_and_nothing_twice",
+            "promises/test_startup.py::test_a_killed_broker_leaves_nothing_running",
+        ),
     ),
     Promise(
         "record-in-place",
@@ -81,6 +84,149 @@ PROMISES = (
         (
             "promises/test_containment.py::test_echoed_credential_reaches_nobody",
             "promises/test_containment.py::test_credential_is_in_one_process_only",
+            "promises/test_custody.py::test_credential_is_in_the_environment_of_its_process_only",
+            "promises/test_custody.py::test_credential_may_come_from_elsewhere",
+            "promises/test_custody.py::test_credential_is_in_no_error_and_no_repr",
+            "test_canary.py::test_a_leak_is_found_however_it_is_written",
+            "test_canary.py::test_a_test_that_prints_the_canary_has_failed",
+        ),
+    ),
+    Promise(
+        "credential-echo-alarm",
+        "An upstream that sends its credential back raises an alarm in the record, wherever it stood: in an answer, on "
+        "standard error, in a definition or in progress.",
+        (
+            "promises/test_containment.py::test_echoed_credential_reaches_nobody",
+            "promises/test_custody.py::test_credential_that_comes_back_beside_answers_is_an_alarm",
+        ),
+    ),
+    Promise(
+        "credential-rotation",
+        "A replaced credential counts within seconds, no call is lost or sent twice by it, and one that cannot be used "
+        "changes nothing but raises an alarm.",
+        ("promises/test_custody.py::test_rotated_credential_counts_without_restart",),
+    ),
+    Promise(
+        "credential-by-caller",
+        "Callers with different credentials share no process, and a caller for whom there is none is refused before an "
+        "intent is written.",
+        ("promises/test_custody.py::test_callers_get_the_process_of_their_own_credential",),
+    ),
+    Promise(
+        "clean-children",
+        "An upstream starts with its three streams, the variables that it was given, and nothing else of the broker's.",
+        (
+            "promises/test_custody.py::test_upstream_inherits_no_descriptor",
+            "promises/test_startup.py::test_upstreams_get_what_they_are_given_and_nothing_else",
+        ),
+    ),
+    Promise(
+        "token-stays",
+        "A caller's own token goes to the authenticator only: not upstream, not into arguments, not into the record.",
+        (
+            "promises/test_custody.py::test_callers_own_token_never_goes_upstream",
+            "test_broker.py::test_callers_own_token_does_not_cross_as_an_argument",
+            "test_session_tokens.py::test_token_goes_nowhere_but_to_the_authenticator",
+        ),
+    ),
+    Promise(
+        "token-alone",
+        "Who shows a token is judged by that token alone, at every call anew: a bad, expired or revoked one is nobody, "
+        "and groups are those of the token in hand.",
+        (
+            "identity/test_corpus.py::test_row_is_decided_as_it_says",
+            "callers/test_everyone.py::test_a_bad_token_is_nobody",
+            "callers/test_everyone.py::test_revocation_counts_at_the_next_call",
+            "test_session_tokens.py::test_bad_token_does_not_fall_back_to_the_kernels_word",
+            "test_session_tokens.py::test_each_call_is_judged_by_its_own_token",
+            "e2e/test_oidc_provider.py::test_who_logged_in_calls_by_their_groups",
+        ),
+    ),
+    Promise(
+        "token-while-held",
+        "A call that waits for a human ends within a second when its caller's token expires, its key is gone or its "
+        "subject is revoked, and no later yes executes it.",
+        (
+            "test_broker.py::test_token_that_ends_while_a_human_thinks_ends_the_wait",
+            "test_broker.py::test_token_that_becomes_another_ones_executes_nothing",
+            "e2e/test_oidc_provider.py::test_a_token_expires_while_its_call_is_held",
+        ),
+    ),
+    Promise(
+        "issuer-keys",
+        "Keys come from where the configuration says and from nowhere that a token names; they are believed for at "
+        "most five minutes since they were fetched, and then nothing is granted.",
+        (
+            "callers/test_jwks.py::test_keys_are_believed_for_as_long_as_configured",
+            "callers/test_jwks.py::test_between_fetches_lies_a_cool_down",
+            "callers/test_jwks.py::test_a_bad_answer_leaves_the_old_keys_standing_until_their_time_is_over",
+            "e2e/test_oidc_provider.py::test_keys_are_rotated_and_removed_in_mid_session",
+            "e2e/test_oidc_provider.py::test_without_the_provider_keys_are_believed_for_their_time",
+        ),
+    ),
+    Promise(
+        "closed-process",
+        "Nobody but root reads the broker's memory, environment or descriptors, traces it or finds a core file, also "
+        "not who opened its memory before its first instruction.",
+        (
+            "promises/test_startup.py::test_memory_that_was_opened_before_the_hardening_holds_no_credential",
+            "promises/test_startup.py::test_the_broker_itself_has_the_credential",
+            "boundary/test_hardening.py::test_another_process_of_the_same_uid_gets_nothing",
+            "boundary/test_hardening.py::test_there_is_no_core_file",
+            "boundary/test_hardening.py::test_a_traced_broker_does_not_start",
+        ),
+    ),
+    Promise(
+        "own-code-only",
+        "The broker's interpreter is isolated: nothing that its environment or working directory names is loaded.",
+        (
+            "boundary/test_launch.py::test_the_broker_runs_isolated_however_it_is_started",
+            "boundary/test_launch.py::test_nothing_that_the_environment_names_runs_in_the_broker",
+            "boundary/test_launch.py::test_libraries_for_every_program_are_not_for_the_broker",
+        ),
+    ),
+    Promise(
+        "firm-footing",
+        "The broker does not start (exit code 78) while another user could change its configuration, policy, deny "
+        "list, credentials, record, code or interpreter, or a folder on the way to them.",
+        (
+            "promises/test_startup.py::test_a_broker_on_writable_files_does_not_start",
+            "boundary/test_footing.py::test_a_place_that_others_can_change_is_refused",
+            "boundary/test_footing.py::test_a_policy_that_others_can_write_is_not_taken",
+        ),
+    ),
+    Promise(
+        "sandbox",
+        "L2: an agent under `interposer run` cannot read, write, trace or signal the broker and its upstreams, open "
+        "its record, key or credentials, change its policy or code, or answer its own questions.",
+        (
+            "cli/test_run.py::test_nothing_of_the_brokers_is_within_reach",
+            "cli/test_run.py::test_the_agent_cannot_answer_its_own_question",
+            "cli/test_run.py::test_what_the_agent_could_rewrite_refuses_the_run",
+            "cli/test_run.py::test_a_weaker_kernel_refuses_unless_that_is_accepted",
+            "boundary/test_sandbox.py::test_a_process_outside_is_out_of_reach",
+            "boundary/experiments/test_levels.py::test_at_l2_a_thief_in_the_sandbox_gets_nothing",
+        ),
+    ),
+    Promise(
+        "user-boundary",
+        "L4: with the broker under a uid of its own, an agent in the group of its socket and a stranger read nothing "
+        "and change nothing.",
+        (
+            "boundary/experiments/test_levels.py::test_at_l4_an_agent_and_a_stranger_get_nothing",
+            "deploy/test_systemd.py::test_the_broker_works_under_what_the_unit_forbids",
+            "deploy/test_container.py::test_the_containers_boundary_holds",
+        ),
+    ),
+    Promise(
+        "level-proven",
+        "The boundary level that `interposer doctor` prints is the one that its own attacks proved.",
+        (
+            "boundary/test_selfattack.py::test_a_level_is_proven_by_attacks_that_got_nothing",
+            "boundary/experiments/test_levels.py::test_at_l1_a_thief_of_the_same_user_gets_the_credential_and_the_decision",
+            "boundary/experiments/test_levels.py::test_doctor_says_l1_of_a_broker_with_the_agents_uid",
+            "boundary/experiments/test_levels.py::test_doctor_says_l2_of_an_agent_in_the_sandbox",
+            "boundary/experiments/test_levels.py::test_doctor_says_l4_of_a_broker_with_its_own_uid",
         ),
     ),
     Promise(

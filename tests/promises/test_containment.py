@@ -22,9 +22,10 @@ from tests.fakes.agent import (
     spawned,
     text_of,
 )
+from tests.fakes.canary import canary
 from tests.fakes.house import BEN, echoing, indoors
 
-CREDENTIAL = "upst-" + "9f3kd83kd93md03kd93mdl29sk"
+CREDENTIAL = canary("upstream")
 ENCODINGS = {
     "plain": CREDENTIAL,
     "base64": base64.b64encode(CREDENTIAL.encode()).decode(),
@@ -44,7 +45,7 @@ DENY = "version: 1\nrules: [{id: none, effect: deny, skills: [fake.echo]}]\n"
 async def test_echoed_credential_reaches_nobody(tmp_path: Path) -> None:
     """An upstream that sends its own credential back, in any of nine encodings, does not get it to the agent, nor into
     the record or the log; the record has an alarm."""
-    script = tmp_path / "script"
+    script = tmp_path / "script.emitted"
     rows = [{"row": name, "frames": [answer(f"Authorization was {text}, ok")]} for name, text in ENCODINGS.items()]
     script.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = configured(tmp_path, [*UPSTREAM, "--script", str(script)], credential=CREDENTIAL)
