@@ -25,7 +25,8 @@ from interposer.errors import BROKER_UNAVAILABLE, INVALID_REQUEST, Unavailable
 from interposer.model import Caller
 from interposer.ports import Secret
 
-from .gate import FOREIGN_UID, GuardedLink, Judge, Refusals, digests, error_line
+from .gate import FOREIGN_UID, GuardedLink, Judge, Refusals, digests
+from .knock import error_line
 from .link import Accept, Limits, Link
 from .places import problem, remove_stale, require_bindable, require_safe_directory, require_socket, resolve_group
 
