@@ -99,7 +99,10 @@ def grants(sandbox: Sandbox, entries: Entries) -> Iterator[Grant]:
 
 def readable(hidden: Collection[str], entries: Entries, folder: str = "/") -> Iterator[str]:
     """The places beneath a folder that neither are nor hold a hidden one, each as high up as can be."""
-    for name in entries(folder):
+    # A folder that may be passed and not listed (mode 0711, as /home is on shared machines) names nothing: the way to
+    # what is hidden is known all the same, and what stands beside that way is wanted.
+    on_the_way = {each[len(folder.rstrip("/")) + 1 :].split("/")[0] for each in hidden if beneath(each, folder)}
+    for name in sorted({*entries(folder), *on_the_way}):
         place = os.path.join(folder, name)
         if place in hidden:
             continue

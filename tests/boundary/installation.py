@@ -126,17 +126,24 @@ def _installed(root: Path) -> Installation:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     library = root / "lib" / version
     _linked(Path(sysconfig.get_path("stdlib")), library, ABSENT)
-    packages = library / "site-packages"
+    python = _interpreter(root, version)
+    packages = _packages(library, python)
     _linked(Path(sysconfig.get_path("purelib")), packages, {"__editable__"}, ABSENT_PACKAGES)
     shutil.rmtree(packages / "interposer", ignore_errors=True)
     skipped = shutil.ignore_patterns("__pycache__")
     package = Path(shutil.copytree(ROOT / "interposer", packages / "interposer", ignore=skipped))
     compileall.compile_dir(package, quiet=2, workers=1)
     upstream = shutil.copy(ROOT / "tests/fakes/upstream.py", root / "upstream.py")
-    python = _interpreter(root, version)
     for path in (package, *package.rglob("*"), Path(upstream)):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return Installation(root, python, package, str(upstream))
+
+
+def _packages(library: Path, python: str) -> Path:
+    """Where this interpreter looks for packages: Debian's looks in a folder of another name."""
+    words = [python, "-I", "-c", "import site; print(*site.getsitepackages(), sep='\\n')"]
+    places = subprocess.run(words, capture_output=True, check=True, text=True).stdout.split()
+    return next(Path(place) for place in places if Path(place).parent == library)
 
 
 def _interpreter(root: Path, version: str) -> str:

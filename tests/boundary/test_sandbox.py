@@ -94,6 +94,12 @@ def test_everything_but_the_hidden_is_readable_as_high_up_as_can_be() -> None:
     ]
 
 
+def test_a_folder_that_cannot_be_listed_does_not_hide_what_is_known_in_it() -> None:
+    """On the way through a folder of mode 0711 the neighbours further down are granted."""
+    tree = {"/": ["home"], "/home/ann": ["work", "state"]}
+    assert list(readable({"/home/ann/state"}, lambda folder: tree.get(folder, []))) == ["/home/ann/work"]
+
+
 def test_rights_are_reading_everywhere_and_writing_where_it_is_said() -> None:
     """Names may be listed from the root on, which opens no file; only writable places and devices can be written."""
     box = Sandbox(("/home/ann/work",), ("/home/ann/.local/state/interposer",), ("/dev/null",))
