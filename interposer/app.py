@@ -139,6 +139,8 @@ class _Standing:
         self._secrets = parts.credentials(chosen)
         self._facts = MemoryFacts(self._clock)
         self._journal = Journal(state.store, self._clock)
+        self._silence = self._masker.mask("", frozenset())
+        """What is shown of a notice that cannot be masked."""
         self._echoes = Echoes(self._noticed, self._clock)
         self._upstreams = [
             parts.upstream(
@@ -391,7 +393,11 @@ class _Standing:
         return canonical(self._masker.mask(parse(raw), frozenset({"pii", "secrets"})).value)
 
     def _noticed(self, upstream: str, kind: str, detail: str) -> None:
-        masked = self._masker.mask(detail, frozenset({"pii", "secrets"}))
+        try:
+            masked = self._masker.mask(detail, frozenset({"pii", "secrets"}))
+        except InterposerError as fault:
+            log.error("%s: %s, and what it is about cannot be shown: %s", upstream or "listener", kind, fault)
+            masked = self._silence
         if echoed(masked):
             self._echoes.told(upstream, "notice")
         log.warning("%s: %s %s", upstream or "listener", kind, printable(str(masked.value)))

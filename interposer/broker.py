@@ -15,7 +15,7 @@ import anyio
 from .ballot import question_digest
 from .catalogue import Catalogue, Offer
 from .desk import Desk
-from .errors import Denied, InterposerError, InvalidArguments, Refusal, Unavailable
+from .errors import Denied, InterposerError, InvalidArguments, Refusal, Unauthenticated, Unavailable
 from .journal import Journal
 from .model import (
     Answered,
@@ -93,12 +93,14 @@ class Broker:
         try:
             principal = await self._authenticator.authenticate(call.caller)  # (1) who asks
             invocation, offer = await self._catalogue.match(principal, call)  # (2) which skill
-            _keep_token_in(call, invocation)
+            # Looking the skill up may have waited for its service.
+            invocation = await self._reauthenticated(call, invocation)
             self._check(invocation, offer)  # (3) before any human is bothered
             decision = self._decide(invocation)  # (4)
             self._admit(invocation, decision)
             self._require_credential(invocation)
             shown = self._masker.mask(call.arguments, decision.obligations.mask)
+            _keep_credentials_in(shown)
             permit = await self._permit(call, invocation, decision, shown)  # (5) a human, and the policy of now
         except InterposerError as fault:
             refusal = fault if isinstance(fault, Refusal) else Unavailable(str(fault))
@@ -106,7 +108,7 @@ class Broker:
                 await self._journal.refuse(
                     refusal,
                     session=call.session,
-                    name=call.name,
+                    name=self._claimed(call) if invocation is None else "",
                     principal=principal,
                     invocation=invocation,
                     decision=decision,
@@ -121,6 +123,16 @@ class Broker:
             raise refusal from fault
         self._facts.count(call.session)
         return await self._carry(call, permit, shown, offer)
+
+    def _claimed(self, call: Call) -> str:
+        """What the caller called the skill, fit for the record: it may be anything, a secret too."""
+        try:
+            name = str(self._masker.mask(call.name, frozenset({"pii", "secrets"})).value)
+        except InterposerError:
+            return ""
+        for token in filter(None, (call.caller.token, call.token)):
+            name = name.replace(token, "")
+        return name
 
     def _check(self, invocation: Invocation, offer: Offer) -> None:
         """Raises `InvalidArguments`, its words masked: they quote the definition as the upstream gave it."""
@@ -249,17 +261,26 @@ class Broker:
         try:
             while True:
                 await anyio.sleep(ATTEND_S)
-                await self._reauthenticated(call, invocation)
+                with anyio.move_on_after(ATTEND_S) as asked:
+                    await self._reauthenticated(call, invocation)
+                if asked.cancelled_caught:
+                    raise Unauthenticated("it cannot be found out who asks", why="no_answer")
         except InterposerError as fault:
             ended.append(fault)
             wait.cancel()
 
     async def _reauthenticated(self, call: Call, invocation: Invocation) -> Invocation:
-        """The invocation with its principal as it is now. Raises `Unauthenticated`, or `Denied` for another one."""
+        """The invocation with its principal as it is now. Raises `Unauthenticated`, or `Denied` for another one, or
+        for a token among the arguments."""
+        identity = invocation.principal.identity()
         principal = await self._authenticator.authenticate(call.asking())
-        if principal.identity() != invocation.principal.identity():
-            raise Denied("the caller is another one than when the question was asked", name="caller_changed")
-        return replace(invocation, principal=principal)
+        if principal.identity() != identity and call.latest is not None:
+            # The connection speaks for somebody else by now; this call still speaks by what it came with.
+            principal = await self._authenticator.authenticate(call.caller)
+        if principal.identity() != identity:
+            raise Denied("the caller is another one than when the call came", name="caller_changed")
+        _keep_tokens_in(call, invocation)
+        return invocation if principal == invocation.principal else replace(invocation, principal=principal)
 
     def _progress(self, call: Call, permit: Permit) -> Callable[[Progress], None] | None:
         """Progress goes back masked; what cannot be masked is dropped."""
@@ -306,14 +327,24 @@ class Broker:
             self._facts.label(permit.invocation.session, permit.decision.obligations.labels)
 
 
-def _keep_token_in(call: Call, invocation: Invocation) -> None:
-    """Raises `Denied` for arguments that would take the caller's own token across the wall."""
-    token = call.caller.token
-    if token and token.encode("utf-8", "surrogatepass") in invocation.canonical:
+def _keep_tokens_in(call: Call, invocation: Invocation) -> None:
+    """Raises `Denied` for arguments that would take a token of the caller's across the wall."""
+    for token in {call.caller.token, call.token, call.asking().token}:
+        if token and token.encode("utf-8", "surrogatepass") in invocation.canonical:
+            raise Denied(
+                "the arguments hold a token of the caller's",
+                name="token_in_arguments",
+                message="The arguments hold your own access token, which never leaves the broker.",
+            )
+
+
+def _keep_credentials_in(shown: Masked) -> None:
+    """Raises `Denied` for arguments that hold a secret of the broker's: whoever sends it should not have it."""
+    if shown.counts.get("credential"):
         raise Denied(
-            "the arguments hold the caller's own token",
-            name="token_in_arguments",
-            message="The arguments hold your own access token, which never leaves the broker.",
+            "the arguments hold a credential of the broker's",
+            name="credential_in_arguments",
+            message="The arguments hold a credential that is not yours to send.",
         )
 
 

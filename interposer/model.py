@@ -112,6 +112,8 @@ class Call:
     on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)
     latest: Callable[[], Caller] | None = field(default=None, repr=False)
     """The caller as it is now, on a connection whose token is refreshed while the call is held."""
+    token: str | None = field(default=None, repr=False)
+    """The connection's token, where the request had one of its own: arguments may hold neither."""
 
     def asking(self) -> Caller:
         """Who is asked about whenever it matters who asks."""

@@ -268,6 +268,7 @@ class Session:
             hold_s=limits.hold_by_client.get(self._dialogue.client, limits.hold_s),
             on_progress=None if flight.token is None else lambda progress: self._progress(flight, progress),
             latest=self._caller if caller is None else None,
+            token=flight.caller.token,
         )
         id = flight.request.id
         try:
@@ -319,9 +320,8 @@ class Session:
 
     async def _refused_silently(self, refusal: Refusal, name: object) -> None:
         try:
-            await self._house.journal.refuse(
-                refusal, session=self.id, name=name if isinstance(name, str) else "", principal=None
-            )
+            shown = self._house.masker.mask(name if isinstance(name, str) else "", frozenset({"pii", "secrets"}))
+            await self._house.journal.refuse(refusal, session=self.id, name=str(shown.value), principal=None)
         except InterposerError as fault:
             log.warning("a refusal could not be recorded: %s", fault)
         finally:

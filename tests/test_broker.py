@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from interposer.ballot import VoteRefused
 from interposer.errors import EXPIRED, ApprovalPending, Denied, InvalidArguments, Unauthenticated, UnknownSkill
+from interposer.masking.engine import Engine
 from interposer.model import Answered, Caller, Failed, InDoubt, JsonObject, Kind, Principal, Progress
+from interposer.ports import Secret
 from interposer.upstreams.memory import MemoryUpstream
 from tests.fakes.house import BEN, OPERATOR, SlowStore, TokenBook, definition, echo, echoing, indoors, rules, said
 
@@ -243,8 +246,9 @@ async def test_refreshed_token_carries_a_held_call() -> None:
     assert fake.called[0].permit.invocation.principal.groups == ("leads",)
 
 
-async def test_token_that_becomes_another_ones_executes_nothing() -> None:
-    """A yes to one principal's call is not worth anything to another one on the same connection."""
+@pytest.mark.parametrize("stays", [True, False])
+async def test_token_that_becomes_another_ones_is_not_theirs_to_use(stays: bool) -> None:
+    """A call goes on speaking by what it came with: it is carried out for whom it was approved, or for nobody."""
     fake, book = echoing(), TokenBook(first=KIM, second=replace(KIM, subject="lee"))
     token = ["first"]
     async with indoors(ASK, [fake], authenticator=book) as broker, anyio.create_task_group() as calls:
@@ -253,17 +257,18 @@ async def test_token_that_becomes_another_ones_executes_nothing() -> None:
             def latest() -> Caller:
                 return Caller("unix", token=token[0])
 
-            with pytest.raises(Denied) as denied:
+            with contextlib.nullcontext() if stays else pytest.raises(Unauthenticated):
                 await broker.invoke({"text": "hi"}, caller=latest(), latest=latest, hold_s=60.0)
-            assert denied.value.name == "caller_changed"
 
         calls.start_soon(call)
         with anyio.fail_after(10):
             while not (open_ := await broker.desk.pending()):
                 await anyio.lowlevel.checkpoint()
             token[0] = "second"
+            if not stays:
+                del book.known["first"]
             await broker.desk.vote(open_[0].id, OPERATOR, True)
-    assert not fake.called
+    assert [intent.permit.invocation.principal for intent in fake.called] == ([KIM] if stays else [])
 
 
 async def test_callers_own_token_does_not_cross_as_an_argument() -> None:
@@ -276,6 +281,57 @@ async def test_callers_own_token_does_not_cross_as_an_argument() -> None:
     assert denied.value.name == "token_in_arguments"
     assert not fake.called
     assert all(b"kims-secret" not in (record.payload or b"") for record in broker.store.records)
+
+
+async def test_token_that_ends_while_the_skill_is_looked_up_executes_nothing() -> None:
+    """Looking up a skill can wait for its service; who may ask when it is over is asked again."""
+    fake, book = echoing(), TokenBook(kims=KIM)
+
+    class Forgetful(MemoryUpstream):
+        async def skills(self) -> list[JsonObject]:
+            book.known.clear()
+            return await fake.skills()
+
+        async def call(self, *anything: Any) -> Any:
+            raise AssertionError
+
+    async with indoors(upstreams=[Forgetful("fake", {})], authenticator=book) as broker:
+        with pytest.raises(Unauthenticated):
+            await broker.invoke({"text": "hi"}, caller=Caller("unix", token="kims"))
+    assert broker.kinds() == ["refused"]
+
+
+async def test_connections_token_does_not_cross_in_a_request_with_its_own() -> None:
+    """Neither of two tokens may be an argument."""
+    fake, book = echoing(), TokenBook(**{"one-long-token": KIM})
+    async with indoors(upstreams=[fake], authenticator=book) as broker:
+        caller = Caller("unix", token="one-long-token")
+        with pytest.raises(Denied) as denied:
+            await broker.invoke({"text": "other-long-token"}, caller=caller, token="other-long-token")
+    assert denied.value.name == "token_in_arguments"
+    assert not fake.called
+
+
+async def test_brokers_own_credential_does_not_cross_as_an_argument() -> None:
+    """Whoever sends a secret that the broker guards is refused: it should be in nobody else's hands."""
+    fake, masker, secret = echoing(), Engine(), "guarded-" + "5f2kd93ks0"
+    masker.guard(Secret(secret))
+    async with indoors(upstreams=[fake], masker=masker) as broker:
+        with pytest.raises(Denied) as denied:
+            await broker.invoke({"text": f"use {secret}"})
+    assert denied.value.name == "credential_in_arguments"
+    assert not fake.called
+    assert all(secret.encode() not in (record.payload or b"") for record in broker.store.records)
+
+
+async def test_secret_in_the_place_of_a_name_is_not_on_record() -> None:
+    """What an agent calls a skill that does not exist is masked like everything else."""
+    book = TokenBook(**{"one-long-token": KIM})
+    async with indoors(authenticator=book) as broker:
+        for name in (f"card {CARD}", "one-long-token"):
+            with pytest.raises(UnknownSkill):
+                await broker.invoke(name=name, caller=Caller("unix", token="one-long-token"))
+    assert all(CARD not in record.skill and "one-long" not in record.skill for record in broker.store.records)
 
 
 async def test_why_a_token_was_refused_is_on_record() -> None:

@@ -50,7 +50,7 @@ class Everyone:
             principal = identity.principal
             if caller.uid is not None:
                 principal = replace(principal, uid=caller.uid)
-            named = (("jti", identity.token_id), ("session", identity.session))
+            named = (("subject", identity.sub), ("jti", identity.token_id), ("session", identity.session))
         if self.revoked is not None:
             # Last, for a verification may have waited for keys.
             await self._refuse_revoked(self.revoked, principal, (*named, ("session", caller.session)))

@@ -8,6 +8,7 @@ Nothing that a token names is ever fetched.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -150,9 +151,9 @@ class RemoteKeys:
         if self._flight is not None:
             await self._flight.wait()
         elif self._cooling_s() <= 0:
-            # Others may be waiting for this fetch: that one of them hangs up is no reason to end it.
-            with anyio.CancelScope(shield=True):
-                await self._fetch()
+            # Others may be waiting for this fetch: that one of them hangs up is no reason to end it. A task of its own,
+            # for tasks may be cancelled natively too, which no scope holds off.
+            await asyncio.shield(asyncio.ensure_future(self._begun()))
         return self.current()
 
     async def run(self) -> None:
@@ -164,7 +165,7 @@ class RemoteKeys:
             elif self._flight is not None:
                 await self._flight.wait()
             else:
-                await self._fetch()
+                await self._begun()
 
     def status(self) -> KeysStatus:
         age_s = None if self._found is None else self._clock.monotonic() - self._found_at
@@ -176,10 +177,14 @@ class RemoteKeys:
     def _due_s(self) -> float:
         return 0.0 if self._error else self._found_at + self._cache_s * _EARLY - self._clock.monotonic()
 
-    async def _fetch(self) -> None:
-        flight = self._flight = anyio.Event()
+    def _begun(self) -> Awaitable[None]:
+        """A fetch, and everybody knows of it from now on."""
+        self._flight = anyio.Event()
         # Of the time when the question was asked: what was removed after that may still be in the answer.
-        began = self._tried_at = self._clock.monotonic()
+        self._tried_at = self._clock.monotonic()
+        return self._fetch(self._flight, self._tried_at)
+
+    async def _fetch(self, flight: anyio.Event, began: float) -> None:
         try:
             self._found = await self._asked()
             self._found_at = began

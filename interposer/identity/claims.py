@@ -69,7 +69,9 @@ def identify(claims: JsonObject, trust: Trust, now: float) -> Identity:
     not_before, expires_at = _window(claims, trust, now)
     if not now < expires_at:  # so that what is no number ends in no
         raise Unauthenticated("the token has expired", why=EXPIRED)
-    return Identity(principal, claims.get("jti", ""), claims.get("sid", ""), not_before, expires_at)
+    return Identity(
+        principal, claims.get("jti", ""), claims.get("sid", ""), not_before, expires_at, claims.get("sub", "")
+    )
 
 
 def _check_kind(claims: JsonObject, trust: Trust) -> None:

@@ -64,3 +64,5 @@ class Identity:
     not_before: float
     expires_at: float
     """Seconds since 1970, leeway included: the token speaks from the one and no longer at the other."""
+    sub: str = ""
+    """The claim of that name, also where another claim names the subject: the deny list may go by either."""

@@ -26,9 +26,11 @@ LOCAL = Callers([KnownCaller("ann", ("support",), uid=1000), KnownCaller("bot", 
 PEER = Caller("unix", uid=1000, gid=100, session="s_1")
 
 
-def everyone(idp: Provider, clock: HandClock, fetcher: Fetcher, revoked: Path | None = None) -> Everyone:
+def everyone(
+    idp: Provider, clock: HandClock, fetcher: Fetcher, revoked: Path | None = None, subject: tuple[str, ...] = ("sub",)
+) -> Everyone:
     keys = RemoteKeys(idp.url, discovery(idp.url, fetcher), clock)
-    judge = Issuers([(Trust(idp.url, frozenset({"interposer"})), keys)], clock)
+    judge = Issuers([(Trust(idp.url, frozenset({"interposer"}), subject=subject), keys)], clock)
     return Everyone(LOCAL, judge, None if revoked is None else Revocations(str(revoked)))
 
 
@@ -113,6 +115,18 @@ async def test_revocation_counts_at_the_next_call(
     assert await why(who, caller) == "revoked"
     path.write_text("version: 1\nrevoked: []\n")
     assert await why(who, caller) == ""
+
+
+@pytest.mark.parametrize("row", ["{subject: alice}", "{subject: a@b.test}"])
+async def test_a_subject_is_revoked_by_either_of_its_names(
+    idp: Provider, clock: HandClock, fetcher: Fetcher, tmp_path: Path, row: str
+) -> None:
+    """Where another claim names the caller, the deny list may name that, or `sub` as the provider does."""
+    path = tmp_path / "revoked.yaml"
+    path.write_text(f"version: 1\nrevoked:\n- {row}\n")
+    who = everyone(idp, clock, fetcher, path, subject=("email",))
+    assert await why(who, replace(PEER, token=idp.token(clock.now(), email="a@b.test"))) == "revoked"
+    assert await why(who, replace(PEER, token=idp.token(clock.now(), sub="bea", email="c@d.test"))) == ""
 
 
 @pytest.mark.parametrize(

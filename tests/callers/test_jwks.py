@@ -151,6 +151,23 @@ async def test_the_caller_who_fetches_may_hang_up(idp: Provider, clock: HandCloc
     assert found[0] is not None
 
 
+async def test_a_task_that_is_cancelled_natively_ends_no_fetch(
+    idp: Provider, clock: HandClock, fetcher: Fetcher
+) -> None:
+    """A peer at the gate that hangs up cancels its own task, and not the fetch that others wait for."""
+    idp.held = asyncio.Event()
+    keys = remote(idp, clock, fetcher)
+    first = asyncio.ensure_future(keys.refreshed())
+    with anyio.fail_after(5):
+        await anyio.wait_all_tasks_blocked()
+        other = asyncio.ensure_future(keys.refreshed())
+        await anyio.wait_all_tasks_blocked()
+        first.cancel()
+        idp.held.set()
+        assert await other is not None
+    assert first.cancelled()
+
+
 async def test_between_fetches_lies_a_cool_down(idp: Provider, clock: HandClock, fetcher: Fetcher) -> None:
     """However often fresh keys are wanted, they are fetched once in 30 s, when the provider is down as well."""
     keys = remote(idp, clock, fetcher)
