@@ -313,15 +313,16 @@ def home() -> Path:
 
 def find(named: str | None = None) -> Path | None:
     """The configuration file: the named one, `$INTERPOSER_CONFIG`, `./interposer.yaml`, or the user's; None if there
-    is none. Raises `ConfigurationError` when one was named and is not there."""
+    is none. A link is not followed: whoever can turn it says what is read. Raises `ConfigurationError` when one was
+    named and is not there."""
     for wanted, said in ((named, "--config"), (os.environ.get("INTERPOSER_CONFIG"), "$INTERPOSER_CONFIG")):
         if wanted:
             if not Path(wanted).is_file():
                 raise _problem(wanted, f"no such file (named by {said}); create it or name another")
-            return Path(wanted).resolve()
+            return Path(wanted).absolute()
     for path in (Path("interposer.yaml"), Path.home() / ".config/interposer/interposer.yaml"):
         if path.is_file():
-            return path.resolve()
+            return path.absolute()
     return None
 
 
@@ -370,7 +371,7 @@ def policy_text(named: str | None, config: str | None) -> tuple[str, str]:
             return "", STARTER
         named = load(path).policy
         if named != STARTER:
-            named = str(path.parent / named)
+            named = str(path.resolve().parent / named)
     return ("", STARTER) if named == STARTER else (read_text(Path(named)), named)
 
 

@@ -2,8 +2,8 @@
 
 Whoever can write to a directory on the way can put something else in the file's place, so every directory that the
 kernel passes through counts, symbolic links followed one by one, and then the file itself. A group counts as others
-unless it is private: the user's own one, with nobody else in it. POSIX ACLs need no reading: where there is one, the
-group bits show its mask (acl(5)), so an entry that may write looks like a group that may.
+unless it is private: the user's own one, with nobody else in it. Where there is a POSIX ACL the group bits show its
+mask (acl(5)): an entry that may write looks like a group that may, and then no group is private.
 """
 
 from __future__ import annotations
@@ -107,24 +107,32 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")][::-1]
 
 
-def directory_fault(found: os.stat_result, uid: int) -> str:
+def directory_fault(found: os.stat_result, uid: int, path: str) -> str:
     """How somebody else could exchange what is in a directory, as the end of a sentence; empty when nobody could."""
     if not stat.S_ISDIR(found.st_mode):
         return "is not a directory"
     # With the sticky bit only the owner of an entry may rename or remove it (inode(7)).
-    return owner_fault(found, uid) or ("" if found.st_mode & stat.S_ISVTX else mode_fault(found, uid))
+    return owner_fault(found, uid) or ("" if found.st_mode & stat.S_ISVTX else mode_fault(found, uid, path))
 
 
 def owner_fault(found: os.stat_result, uid: int) -> str:
     return "" if found.st_uid in (0, uid) else f"belongs to uid {found.st_uid}"
 
 
-def mode_fault(found: os.stat_result, uid: int) -> str:
+def mode_fault(found: os.stat_result, uid: int, path: str) -> str:
     if found.st_mode & stat.S_IWOTH:
         return "is writable by everybody"
-    if found.st_mode & stat.S_IWGRP and not _nobody_else_in(found.st_gid, uid):
+    if found.st_mode & stat.S_IWGRP and (_has_acl(path) or not _nobody_else_in(found.st_gid, uid)):
         return f"is writable by group {found.st_gid}"
     return ""
+
+
+def _has_acl(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access", follow_symlinks=False))
+    except OSError as error:
+        # ENODATA: it has none. EOPNOTSUPP: nothing has one here. Whatever else is in the way, it may have one.
+        return error.errno not in (errno.ENODATA, errno.EOPNOTSUPP)
 
 
 def is_private(group: grp.struct_group, user: pwd.struct_passwd) -> bool:
@@ -147,9 +155,9 @@ def step_fault(step: Step, uid: int, shared: str = "") -> str:
     elif stat.S_ISCHR(step.found.st_mode) or stat.S_ISBLK(step.found.st_mode):
         said = ""  # only root makes devices, and what is written to one stays in no file
     elif step.last:
-        said = owner_fault(step.found, uid) or mode_fault(step.found, uid)
+        said = owner_fault(step.found, uid) or mode_fault(step.found, uid, step.path)
     else:
-        said = directory_fault(step.found, uid)
+        said = directory_fault(step.found, uid, step.path)
     return f"{step.path} {said}: {_mended(step.path, said, uid)}" if said else ""
 
 

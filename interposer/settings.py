@@ -77,7 +77,7 @@ def settings(config_file: str | None, policy: str | None, command: list[str]) ->
     """Raises `ConfigurationError`."""
     path = config.find(config_file)
     found = config.load(path) if path else Config(version=1)
-    base = path.parent if path else Path.cwd()
+    base = path.resolve().parent if path else Path.cwd()
     standing = policy or (found.policy if found.policy == config.STARTER else str(base / found.policy))
     home = base / found.state if found.state else config.home()
     # A command stands in for the configured upstreams, and for nothing else: policy, callers and limits hold.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,18 @@ def test_known_places_are_not_judged_twice_but_by_what_they_are(file: Path) -> N
     for _ in range(2):
         assert fault(str(file), known=known) == ""
         assert fault(str(file.parent), known=known) != ""
+
+
+def test_an_access_list_makes_no_group_private(file: Path) -> None:
+    """acl(5): the group bits show what the entries of others may at most, whoever the group is."""
+    # Version 2, then tag, permissions and id of each entry: owner, user OTHER, group, mask, others.
+    entries = ((0x01, 6, 2**32 - 1), (0x02, 6, OTHER), (0x04, 4, 2**32 - 1), (0x10, 6, 2**32 - 1), (0x20, 4, 2**32 - 1))
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(file, "system.posix_acl_access", listed)
+    except OSError as error:
+        assert error.errno == errno.EOPNOTSUPP  # noqa: PT017 - a file system without them has none to find
+        return
+    assert fault(str(file)).endswith(f"chmod g-w {file}")
+    file.chmod(0o644)
+    assert fault(str(file)) == ""

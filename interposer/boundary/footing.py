@@ -17,10 +17,18 @@ from interposer.ownership import Known, Step, fault, step_fault
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def require_firm(files: Iterable[str], passed: Iterable[str] = (), *, uid: int | None = None) -> None:
+def require_firm(
+    files: Iterable[str], passed: Iterable[str] = (), *, uid: int | None = None, whole: bool = False
+) -> None:
     """Raises `Unsafe`. `files` are files and folders, there or not; `passed` are folders in which what is ours is safe
-    when nobody can exchange it (sticky ones, such as /tmp)."""
-    found = [*faults([*files, *code()], uid=uid), *faults(passed, uid=uid, passed=True), *package_faults(uid=uid)]
+    when nobody can exchange it (sticky ones, such as /tmp). With `whole`, every file beneath the module path is looked
+    at; without, the package, what has been imported, and the first level of the folders that more can come from."""
+    found = [*faults([*files, *code()], uid=uid), *faults(passed, uid=uid, passed=True), *beneath(PACKAGE, uid=uid)]
+    if whole:
+        for place in filter(os.path.isdir, sys.path):
+            found += beneath(place, uid=uid)
+    else:
+        found += imported(uid=uid)
     once = {text: path for path, text in reversed(found)}
     if once:
         raise Unsafe([Problem(path, 0, 0, text) for text, path in reversed(once.items())])
@@ -44,13 +52,31 @@ def code() -> Iterator[str]:
     yield PACKAGE
 
 
-def package_faults(*, uid: int | None = None) -> Iterator[tuple[str, str]]:
-    """What is wrong in the package, compiled files included, by one look at each: the way to it is judged once."""
+def beneath(place: str, *, uid: int | None = None) -> Iterator[tuple[str, str]]:
+    """What is wrong in a folder, compiled files included, by one look at each: the way to it is judged once."""
+    for folder, folders, names in os.walk(place):
+        for name in (*folders, *names):
+            yield from _looked_at(os.path.join(folder, name), uid)
+
+
+def imported(*, uid: int | None = None) -> Iterator[tuple[str, str]]:
+    """What is wrong with the modules that run already and their folders, and with what stands on the module path."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    places = {file for file in files if isinstance(file, str)}
+    places |= {os.path.dirname(file) for file in places}
+    for entry in filter(os.path.isdir, sys.path):
+        places |= {os.path.join(entry, name) for name in os.listdir(entry)}
+    for place in sorted(places):
+        yield from _looked_at(place, uid)
+
+
+def _looked_at(path: str, uid: int | None) -> Iterator[tuple[str, str]]:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return  # a compiled file that was just written anew; frozen modules have names and no files
+    linked = stat.S_ISLNK(found.st_mode)
     me = os.geteuid() if uid is None else uid
-    for folder, folders, names in os.walk(PACKAGE):
-        for path in (os.path.join(folder, name) for name in (*folders, *names)):
-            found = os.lstat(path)
-            linked = stat.S_ISLNK(found.st_mode)
-            text = fault(path, uid=uid) if linked else step_fault(Step(path, found, last=True), me)
-            if text:
-                yield path, text
+    text = fault(path, uid=uid) if linked else step_fault(Step(path, found, last=True), me)
+    if text:
+        yield path, text

@@ -76,7 +76,7 @@ def serve(launched: Launched | None, config: str | None, policy: str | None) -> 
     chosen = settings(config, policy, [])
     if not chosen.upstreams:
         raise click.UsageError("no configuration with upstreams; write an interposer.yaml and name it by --config")
-    require_firm(chosen.stands_on(), chosen.passes())
+    require_firm(chosen.stands_on(), chosen.passes(), whole=True)
     if len(sockets) > 1:
         raise click.UsageError(f"{len(sockets)} sockets were passed; the broker takes one, for its agents")
     try:

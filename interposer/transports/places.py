@@ -30,7 +30,7 @@ def require_safe_directory(path: str) -> None:
     parent = os.path.dirname(os.path.abspath(path))
     try:
         for step in ownership.steps(parent):
-            fault = _fault(step.found)
+            fault = _fault(step.found, step.path)
             if fault:
                 raise problem(path, f"the directory {step.path} {fault}")
     except OSError as error:
@@ -107,13 +107,13 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _fault(directory: os.stat_result | None) -> str:
+def _fault(directory: os.stat_result | None, path: str) -> str:
     """What is wrong with a directory on the way, and what to do about it; empty when nothing is."""
     if directory is None:
         return "does not exist: create it with mode 0700 (0750 to let a group in)"
     if stat.S_ISLNK(directory.st_mode):
         return ""
-    said = ownership.directory_fault(directory, os.geteuid())
+    said = ownership.directory_fault(directory, os.geteuid(), path)
     if said.startswith("belongs"):
         return f"{said}, who could replace the socket: choose another one"
     if "writable" in said:
