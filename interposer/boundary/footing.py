@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from interposer.errors import Problem, Unsafe
 from interposer.ownership import Known, Step, fault, step_fault
 
+_PATHS_OF_THEIR_OWN = frozenset({"site-packages", "dist-packages", "lib-dynload"})
+"""Folders of the standard library that count where they stand on the module path, and not otherwise."""
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -25,7 +27,7 @@ def require_firm(
     at; without, the package, what has been imported, and the first level of the folders that more can come from."""
     found = [*faults([*files, *code()], uid=uid), *faults(passed, uid=uid, passed=True), *beneath(PACKAGE, uid=uid)]
     if whole:
-        for place in filter(os.path.isdir, sys.path):
+        for place in dict.fromkeys(filter(os.path.isdir, map(os.path.realpath, sys.path))):
             found += beneath(place, uid=uid)
     else:
         found += imported(uid=uid)
@@ -54,9 +56,14 @@ def code() -> Iterator[str]:
 
 def beneath(place: str, *, uid: int | None = None) -> Iterator[tuple[str, str]]:
     """What is wrong in a folder, compiled files included, by one look at each: the way to it is judged once."""
-    for folder, folders, names in os.walk(place):
-        for name in (*folders, *names):
-            yield from _looked_at(os.path.join(folder, name), uid)
+    folders = [place]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode) and entry.name not in _PATHS_OF_THEIR_OWN:
+                    folders.append(entry.path)
+                yield from _judged(entry.path, found, uid)
 
 
 def imported(*, uid: int | None = None) -> Iterator[tuple[str, str]]:
@@ -75,8 +82,15 @@ def _looked_at(path: str, uid: int | None) -> Iterator[tuple[str, str]]:
         found = os.lstat(path)
     except FileNotFoundError:
         return  # a compiled file that was just written anew; frozen modules have names and no files
-    linked = stat.S_ISLNK(found.st_mode)
+    yield from _judged(path, found, uid)
+
+
+def _judged(path: str, found: os.stat_result, uid: int | None) -> Iterator[tuple[str, str]]:
     me = os.geteuid() if uid is None else uid
+    linked = stat.S_ISLNK(found.st_mode)
+    # Most of tens of thousands: ours or root's, and nobody else may write.
+    if not linked and not found.st_mode & 0o022 and found.st_uid in (0, me):
+        return
     text = fault(path, uid=uid) if linked else step_fault(Step(path, found, last=True), me)
     if text:
         yield path, text
