@@ -164,7 +164,8 @@ def step_fault(step: Step, uid: int, shared: str = "") -> str:
 def _mended(path: str, said: str, uid: int) -> str:
     """The command that mends it."""
     if said.startswith("belongs"):
-        return f"chown {uid} {path}"
+        # What root is told of another user's state must not take it away from a broker that runs.
+        return f"chown {uid} {path}" if uid else f"do this as that user (sudo -u), or chown {uid} {path}"
     if said.endswith("everybody"):
         return f"chmod o-w {path}"
     return f"chmod g-w {path}" if "group" in said else "choose another path"

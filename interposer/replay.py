@@ -107,7 +107,7 @@ def _body(link: Link) -> tuple[JsonObject, str]:
 
 
 def _note(body: JsonObject) -> str:
-    found = body.get("reason", body.get("note", body.get("client", "")))
+    found = next((body[part] for part in ("reason", "why", "note", "client", "peer") if part in body), "")
     return found if isinstance(found, str) else canonical.encode(found).decode()
 
 

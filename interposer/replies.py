@@ -10,6 +10,7 @@ from __future__ import annotations
 from .broker import Carried
 from .errors import (
     BROKER_UNAVAILABLE,
+    EXPIRED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -22,6 +23,7 @@ from .errors import (
     Denied,
     InvalidArguments,
     Refusal,
+    Unauthenticated,
     Unavailable,
     UnknownSkill,
 )
@@ -69,6 +71,8 @@ def _refusal_text(refusal: Refusal) -> str:
         )
     if isinstance(refusal, Unavailable):
         return f"{refusal.public} This is not a decision about the call. Tell the user; do not retry in a loop."
+    if isinstance(refusal, Unauthenticated) and refusal.why == EXPIRED:
+        return refusal.public
     return f"{refusal.public} Do not retry."
 
 

@@ -24,6 +24,7 @@ from .errors import (
     BadMessage,
     InterposerError,
     Refusal,
+    Unauthenticated,
 )
 from .flight import Batch, Flight, progress_token
 from .journal import Journal
@@ -242,7 +243,8 @@ class Session:
             return _error(bad, id=request.id)
         except InterposerError as fault:
             log.warning("%s: %s", request.method, fault)
-            return jsonrpc.error(request.id, INTERNAL_ERROR, fault.public)
+            code = fault.code if isinstance(fault, Refusal) else INTERNAL_ERROR
+            return jsonrpc.error(request.id, code, fault.public)
         except Exception:
             # The session boundary: whatever went wrong, the caller is told nothing but that.
             log.exception("unexpected fault in %s", request.method)
@@ -274,6 +276,8 @@ class Session:
         try:
             carried = await self._house.broker.invoke(call)
         except Refusal as refusal:
+            if isinstance(refusal, Unauthenticated):
+                log.warning("tools/call: %s", refusal)
             if replies.is_protocol_error(refusal):
                 return jsonrpc.error(id, refusal.code, refusal.public)
             return jsonrpc.result(id, self._stamped(replies.refused(refusal, self._house.clock.now())))

@@ -114,7 +114,7 @@ def test_a_sticky_directory_protects_what_is_ours_in_it(file: Path) -> None:
 def test_what_belongs_to_somebody_else_is_refused(file: Path) -> None:
     """The owner can always write: of the file, of a folder, and of a link in a sticky folder."""
     os.chown(file, OTHER, -1)
-    assert fault(str(file)) == f"{file} belongs to uid {OTHER}: chown 0 {file}"
+    assert fault(str(file)) == f"{file} belongs to uid {OTHER}: do this as that user (sudo -u), or chown 0 {file}"
     assert fault(str(file), uid=OTHER) == ""
     os.chown(file, 0, -1)
     os.chown(file.parent, OTHER, -1)

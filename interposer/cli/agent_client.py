@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from interposer.presented import presented
+
 ANSWER_S = 330.0
 VERSION = "2025-11-25"
 
@@ -39,6 +41,8 @@ class AgentClient:
         self._held = b""
         self._next = 0
         self.progress: list[str] = []
+        self.token: str | None = None
+        """Who asks, for every request from now on."""
 
     def open(self) -> dict[str, Any]:
         said = {
@@ -53,6 +57,8 @@ class AgentClient:
     def request(self, method: str, params: dict[str, Any], *, wait_s: float = ANSWER_S) -> dict[str, Any]:
         """The result. Raises `CallRefused` and `NoAnswer`."""
         self._next += 1
+        if self.token is not None:
+            params = {**params, "_meta": {"interposer/token": self.token}}
         self._write({"jsonrpc": "2.0", "id": self._next, "method": method, "params": params})
         until = time.monotonic() + wait_s
         while True:
@@ -101,13 +107,14 @@ class AgentClient:
 
 @contextlib.contextmanager
 def agent(
-    home: Path, *, config: str | None, policy: str | None, command: Sequence[str]
+    home: Path, *, config: str | None, policy: str | None, command: Sequence[str], token_file: str | None = None
 ) -> Iterator[tuple[AgentClient, int | None]]:
     """A conversation with the running daemon, or with a broker started for this one (then also its process id).
 
     A daemon is used when nothing says which broker is meant. Raises `NoAnswer`.
     """
-    path = home / "broker.sock"
+    path = Path(os.environ.get("INTERPOSER_SOCKET") or home / "broker.sock")
+    token = presented(os.environ, token_file)
     if not (config or policy or command) and path.is_socket():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             try:
@@ -116,6 +123,7 @@ def agent(
                 raise NoAnswer(f"{path}: {error.strerror}; is the broker still running?") from None
             client = AgentClient(peer.fileno(), peer.fileno())
             client.open()
+            client.token = token()
             yield client, None
         return
     chosen = [*(("--config", config) if config else ()), *(("--policy", policy) if policy else ())]
@@ -134,6 +142,7 @@ def agent(
             if (code := process.wait(10)) in (2, 78):
                 sys.exit(code)
             raise
+        client.token = token()
         yield client, process.pid
     finally:
         _end(process)

@@ -35,6 +35,7 @@ _CODES = {
 @POLICY
 @click.option("--arguments", metavar="JSON", help="All arguments as one JSON object.")
 @click.option("--upstream", metavar="CMD", help="Start this stdio MCP server instead of reading a configuration.")
+@click.option("--token-file", metavar="FILE", help="Who asks (default: $INTERPOSER_TOKEN_FILE, $INTERPOSER_TOKEN).")
 @click.option("--json", "as_json", is_flag=True, help="Print the MCP result as JSON.")
 @click.argument("skill")
 @click.argument("pairs", metavar="[KEY=VALUE]...", nargs=-1)
@@ -43,6 +44,7 @@ def call(
     policy: str | None,
     arguments: str | None,
     upstream: str | None,
+    token_file: str | None,
     as_json: bool,
     skill: str,
     pairs: tuple[str, ...],
@@ -55,7 +57,10 @@ def call(
     """
     given = _arguments(arguments, pairs)
     try:
-        with agent(home(), config=config, policy=policy, command=words(upstream)) as (client, _):
+        with agent(home(), config=config, policy=policy, command=words(upstream), token_file=token_file) as (
+            client,
+            _,
+        ):
             result = client.request("tools/call", {"name": _exposed(client, skill), "arguments": given})
     except CallRefused as refused:
         click.echo(f"interposer: {printable(str(refused))}", err=True)

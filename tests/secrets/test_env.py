@@ -17,7 +17,7 @@ def anyio_backend() -> str:
 
 def test_the_environment_needs_the_insecure_switch() -> None:
     """Without being told that it is insecure, the environment is refused."""
-    with pytest.raises(ConfigurationError, match="insecure-env"):
+    with pytest.raises(ConfigurationError, match="insecure_env: true"):
         EnvSecrets({"crm": "CRM_TOKEN"}, insecure=False)
 
 
