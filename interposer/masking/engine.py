@@ -11,7 +11,10 @@ error inside, and the message is withheld.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
 from types import MappingProxyType
 from typing import Protocol
 
@@ -19,6 +22,7 @@ from interposer.errors import ConfigurationError, MaskFault, Problem
 from interposer.model import Json, JsonObject, Masked
 
 from . import disguises, schema
+from .credentials import Credentials, Guarded
 from .detectors import own
 from .detectors.catalogue import DETECTORS
 from .rewrite import Collected, Pass
@@ -26,6 +30,9 @@ from .scanner import Scanner
 
 PROFILES = frozenset({"pii", "secrets"})
 SECONDS_PER_MB = 0.25
+KEPT = 6
+"""Of one owner's credentials that nobody holds any more, so many are still looked for: an answer with one may be on its
+way."""
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NOTHING_CHANGED: Mapping[tuple[str, str], str] = MappingProxyType({})
 _SAMPLE = (
@@ -35,10 +42,27 @@ _SAMPLE = (
 )
 
 
-class Guarded(Protocol):
+class Revealing(Protocol):
     """A credential, as `ports.Secret` carries it."""
 
     def reveal(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is looked for at one time; another credential is another one of these."""
+
+    credentials: Credentials | None = None
+    scanners: dict[frozenset[str], tuple[Scanner, dict[str, str]]] = field(default_factory=dict)
+
+    def scanner(self, profiles: frozenset[str]) -> tuple[Scanner, dict[str, str]]:
+        """The scanner for these profiles, and the keys that are known to be clean."""
+        unknown = profiles - PROFILES
+        if unknown:
+            raise MaskFault("unknown masking profile")
+        detectors = [detector for detector in DETECTORS if detector.profile in profiles]
+        made = self.scanners[profiles] = (Scanner(detectors, self.credentials), dict[str, str]())
+        return made
 
 
 class Engine:
@@ -52,14 +76,20 @@ class Engine:
     def __init__(self, *, monotonic: Callable[[], float] | None = None, seconds_per_mb: float = SECONDS_PER_MB) -> None:
         self._monotonic = monotonic
         self._seconds_per_mb = seconds_per_mb
-        self._guarded: dict[str, list[str]] = {}
-        """Owner -> the texts to be found, oldest first."""
-        self._scanners: dict[frozenset[str], tuple[Scanner, dict[str, str]]] = {}
+        self._prepared = _Prepared()
+        self._guarding = Lock()
+        """Held while one credential is compiled; nobody who masks waits for it."""
+        self._held: dict[str, Counter[str]] = {}
+        """Owner -> credential -> by how many it is held. Those held by nobody stand in the order of their release."""
+        self._releases: deque[tuple[str, str]] = deque()
+        """What was released since the last one was compiled."""
+        self._compiled: dict[str, list[Guarded]] = {}
 
     def mask(self, value: Json, profiles: frozenset[str]) -> Masked:
         """The value with every finding of the profiles replaced. Raises `MaskFault`, and never anything else."""
         try:
-            scanner, known = self._scanners.get(profiles) or self._prepare(profiles)
+            prepared = self._prepared
+            scanner, known = prepared.scanners.get(profiles) or prepared.scanner(profiles)
             collected = Collected(value, known)
             joined = collected.joined
             first = scanner.first(scanner.encode(joined)[1])
@@ -77,21 +107,57 @@ class Engine:
             # Whatever went wrong, the message stays here; the error may hold parts of it, so only its kind is told.
             raise MaskFault(f"masking failed: {type(error).__name__}") from None
 
-    def guard(self, secret: Guarded, owner: str = "") -> None:
+    def guard(self, secret: Revealing, owner: str = "") -> None:
         """Find this credential from now on, in its usual encodings, whatever the profiles; and what is secret inside of
-        it. Of those that one owner's followed, the last ones are kept (`own.KEPT`); without an owner all are.
+        it. For as long as it is held: until `release` was called as often as this; and then until `KEPT` others of the
+        same owner were released, too.
 
-        Raises `ConfigurationError` for one that is too short to be told from ordinary text.
+        It compiles, so call it from a thread where others wait; messages are masked meanwhile. Raises
+        `ConfigurationError` for a credential that cannot be guarded, such as one that is too short to be told from
+        ordinary text.
         """
         revealed = secret.reveal().strip()
         if len(revealed) < own.SHORTEST:
-            problem = f"a credential of fewer than {own.SHORTEST} characters cannot be kept out of answers"
-            raise ConfigurationError([Problem("credential", 0, 0, problem)])
-        before = self._guarded.get(owner, [])
-        kept = [text for text in before if text != revealed][-own.KEPT + 1 if owner else 0 :]
-        self._guarded[owner] = [*kept, revealed]
-        if sorted(self._guarded[owner]) != sorted(before):
-            self._scanners.clear()
+            raise _unfit(f"a credential of fewer than {own.SHORTEST} characters cannot be kept out of answers")
+        if not _is_text(revealed):
+            raise _unfit("a credential that is not UTF-8 text cannot be kept out of answers")
+        with self._guarding:
+            self._forget()
+            try:
+                self._find_too(revealed)
+            except Exception as error:
+                # The error may hold parts of it.
+                raise _unfit(f"it cannot be kept out of answers ({type(error).__name__})") from None
+            self._held.setdefault(owner, Counter())[revealed] += 1
+
+    def release(self, secret: Revealing, owner: str = "") -> None:
+        """Whoever had this credential has ended. Never waits."""
+        self._releases.append((owner, secret.reveal().strip()))
+
+    def _forget(self) -> None:
+        """Take note of what was released, and drop the oldest of those that nobody holds."""
+        while self._releases:
+            owner, text = self._releases.popleft()
+            held = self._held.get(owner, Counter())
+            if held[text] > 0:
+                left = held.pop(text) - 1
+                held[text] = left
+            idle = [each for each, holders in held.items() if not holders]
+            for each in idle[:-KEPT]:
+                del held[each]
+
+    def _find_too(self, text: str) -> None:
+        """Compile what is new, and then look for it and for all others that are kept."""
+        texts = dict.fromkeys(each for held in self._held.values() for each in held) | {text: None}
+        if self._compiled.keys() == texts.keys():
+            return
+        known = self._compiled
+        compiled = {each: known.get(each) or [Guarded(part, each) for part in own.guarded(each)] for each in texts}
+        prepared = _Prepared(Credentials([part for parts in compiled.values() for part in parts]))
+        for profiles in list(self._prepared.scanners):
+            scanner, _ = prepared.scanner(profiles)
+            scanner.first(scanner.encode(_SAMPLE)[1])
+        self._compiled, self._prepared = compiled, prepared
 
     def relax(self, schema_: JsonObject) -> JsonObject:
         """The schema that masked values of the given schema satisfy."""
@@ -102,14 +168,14 @@ class Engine:
         for _ in range(2):
             self.mask({"content": [{"type": "text", "text": _SAMPLE}]}, profiles)
 
-    def _prepare(self, profiles: frozenset[str]) -> tuple[Scanner, dict[str, str]]:
-        unknown = profiles - PROFILES
-        if unknown:
-            raise MaskFault("unknown masking profile")
-        detectors = [detector for detector in DETECTORS if detector.profile in profiles]
-        guarded = [text for texts in self._guarded.values() for text in texts]
-        if guarded:
-            detectors.insert(0, own.detector(guarded))
-        prepared = (Scanner(detectors), dict[str, str]())
-        self._scanners[profiles] = prepared
-        return prepared
+
+def _unfit(message: str) -> ConfigurationError:
+    return ConfigurationError([Problem("credential", 0, 0, message)])
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

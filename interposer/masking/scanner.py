@@ -13,12 +13,14 @@ from itertools import accumulate
 
 from re2 import _re2
 
+from .credentials import Credentials
+from .detectors import own
 from .detectors.assigned import NAME as SECRET
-from .detectors.detector import ALWAYS, Detector, Finding
+from .detectors.detector import Detector, Finding
 
 _RUN = r"\b[A-Za-z0-9+/_\-]{40,}"
 _RUN_SHAPE = re.compile(r"[A-Za-z0-9+/_\-]{40,}={0,2}", re.ASCII)
-_MEMORY_BYTES = 48 << 20
+_MEMORY_BYTES = 64 << 20
 _LONG = 40
 _BEYOND = 256
 """How far beyond a long run a candidate that begins inside of it may reach."""
@@ -90,14 +92,12 @@ _NO_BUCKET = _Bucket()
 class Scanner:
     """The detectors of one set of profiles, compiled together."""
 
-    def __init__(self, detectors: Sequence[Detector]) -> None:
-        own = [detector for detector in detectors if detector.profile == ALWAYS]
-        patterns = [detector.anchor for detector in (*own, *(d for d in detectors if d.profile != ALWAYS))]
+    def __init__(self, detectors: Sequence[Detector], credentials: Credentials | None = None) -> None:
+        patterns = [credentials.anchor] if credentials is not None else []
+        patterns += [detector.anchor for detector in detectors]
         self._inner = _compile(patterns) if patterns else None
         self._search = _compile([*patterns, _RUN]) if patterns else None
-        self._own = _compile([detector.anchor for detector in own]) if own else None
-        self._own_name = own[0].name if own else ""
-        self._own_reach = max((detector.reach for detector in own), default=0)
+        self._credentials = credentials
         self._buckets: dict[str, _Bucket] = {}
         for detector in detectors:
             for character in dict.fromkeys(detector.starts):
@@ -147,14 +147,13 @@ class Scan:
 
     def _run(self, first: tuple[int, int]) -> None:
         search, raw, size = self._scanner._search, self._raw, len(self._raw)
-        guarded = self._scanner._own is not None
         start, end = first
+        if start >= 0:
+            self._find_credentials()
         while start >= 0 and search is not None:
             resume = 0 if end - start < _LONG else self._long_run(start, end)
             if not resume:
                 resume = self._candidate(start, end)
-            if guarded:
-                self._look_for_own(start, resume)
             if resume >= size:
                 break
             start, end = search(_UNANCHORED, raw, resume, size)[0]
@@ -222,17 +221,12 @@ class Scan:
                         return start, max(last, end), other
         return start, end, name
 
-    def _look_for_own(self, start: int, stop: int) -> None:
-        """A candidate may have swallowed one of the broker's own credentials."""
-        own = self._scanner._own
-        at, limit = start, min(len(self._raw), stop + self._scanner._own_reach)
-        while own is not None and at < limit:
-            first, last = own(_UNANCHORED, self._raw, at, limit)[0]
-            if first < 0:
-                return
-            number, offset = self._place(first)
-            self.findings.setdefault(number, []).append((first - offset, last - offset, self._scanner._own_name))
-            at = max(last, first + 1)
+    def _find_credentials(self) -> None:
+        """On their own: a candidate may have swallowed one of the broker's own credentials."""
+        credentials = self._scanner._credentials
+        for start, end in credentials.within(self._raw, self._tick) if credentials is not None else ():
+            number, offset = self._place(start)
+            self.findings.setdefault(number, []).append((start - offset, end - offset, own.NAME))
 
     def _place(self, at: int) -> tuple[int, int]:
         """Which text the joined position is in, and where that text begins."""

@@ -6,11 +6,11 @@ are refused.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.to_thread
 
 from interposer.errors import ConfigurationError, Problem
@@ -48,12 +48,22 @@ class KeyringSecrets:
         if name not in self._entries:
             raise problem(place, "no entry of a keyring is configured for it; name one")
         service, user = self._entries[name]
+        # In a task whose end is looked at: backends speak to other programs and raise whatever those libraries raise.
+        asking = asyncio.create_task(_asked(place, service, user))
         try:
-            with anyio.fail_after(self._within_s):
-                # A locked keyring may ask somebody; the thread is left to it, and the wait is not.
-                found = await anyio.to_thread.run_sync(_found, place, service, user, abandon_on_cancel=True)
-        except TimeoutError:
-            raise problem(place, f"the keyring did not answer within {self._within_s:g} s; is it locked?") from None
+            await asyncio.wait([asking], timeout=self._within_s)
+        finally:
+            answered = asking.done()
+            asking.cancel()
+        if not answered:
+            raise problem(place, f"the keyring did not answer within {self._within_s:g} s; is it locked?")
+        fault = asking.exception()
+        if isinstance(fault, ConfigurationError):
+            raise fault
+        if fault is not None:
+            # Its text may hold anything.
+            raise problem(place, f"the keyring failed ({type(fault).__name__}); is it there and unlocked?")
+        found = asking.result()
         if found is None:
             raise problem(place, "the keyring has no such entry; add it with `keyring set SERVICE USER`")
         return Secret(credential(f"{place}: its entry in the keyring", found.encode("utf-8", "surrogatepass")))
@@ -62,20 +72,20 @@ class KeyringSecrets:
         return int(time.monotonic() // AGAIN_AFTER_S)
 
 
+async def _asked(place: str, service: str, user: str) -> str | None:
+    # A locked keyring may ask somebody; the thread is left to it, and the wait is not.
+    return await anyio.to_thread.run_sync(_found, place, service, user, abandon_on_cancel=True)
+
+
 def _found(place: str, service: str, user: str) -> str | None:
     try:
         import keyring
-        from keyring.errors import KeyringError
     except ImportError:
         raise problem(place, "the package keyring is missing; pip install 'interposer[keyring]'") from None
-    try:
-        backend = keyring.get_keyring()
-        if _insecure(backend):
-            raise problem(place, f"the keyring's backend {type(backend).__name__} is not safe; configure another")
-        return backend.get_password(service, user)
-    except (KeyringError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-        # Backends speak to other programs and raise what those libraries raise; its text may hold anything.
-        raise problem(place, f"the keyring failed ({type(error).__name__}); is it there and unlocked?") from None
+    backend = keyring.get_keyring()
+    if _insecure(backend):
+        raise problem(place, f"the keyring's backend {type(backend).__name__} is not safe; configure another")
+    return backend.get_password(service, user)
 
 
 def _insecure(backend: KeyringBackend) -> bool:

@@ -25,6 +25,7 @@ from .link import Reply, Waiting
 from .notices import Notices
 from .rotation import Rotation
 from .server import Command, Limits, Server
+from .settled import fault_of, settled, told
 
 MAX_PAGES = 100
 _ENVELOPE_BYTES = 256
@@ -46,10 +47,12 @@ class McpStdio:
         log: Callable[[str], None],
         on_notice: Callable[[str, str], None],
         guard: Callable[[Secret], None] | None = None,
+        release: Callable[[Secret], None] | None = None,
         limits: Limits | None = None,
         era: Era | None = None,
     ) -> None:
-        """`mask` is applied to stderr before `log` sees it; `guard` is given the credential before a child has it.
+        """`mask` is applied to stderr before `log` sees it; `guard` is given the credential before a child has it
+        (in a thread: it may take its time), and `release` the same when that child has ended.
 
         `on_notice(kind, detail)` hears of: stdout_noise, malformed, oversize, unknown_id, second_answer, late (detail
         is the invocation's id), flood, upstream_request, definition, pages, restart, quarantine, start_failed,
@@ -64,6 +67,7 @@ class McpStdio:
         self._log = log
         self._on_notice = on_notice
         self._guard = guard
+        self._release = release
         self._limits = limits = limits or Limits()
         self._ids = itertools.count(1)
         self._notices = Notices(on_notice)
@@ -240,7 +244,7 @@ class McpStdio:
         restarted = False
         try:
             while True:
-                lived = await self._live(restarted)
+                lived = await self._life(restarted)
                 failures = 1 if lived > longest else failures + 1
                 await self._rest(min(longest, pause * 2 ** (failures - 1)))
                 restarted = True
@@ -252,13 +256,25 @@ class McpStdio:
         self._deaths.append(now)
         if len(self._deaths) > self._limits.deaths and now - self._deaths[0] < self._limits.per_s:
             self._deaths.clear()
-            self._on_notice("quarantine", f"died more than {self._limits.deaths} times in {self._limits.per_s:g} s")
             self._tell_waiters(UpstreamFault("the upstream died too often; it is left alone for a while"))
             pause_s = self._limits.per_s
+            why = f"died more than {self._limits.deaths} times in {self._limits.per_s:g} s"
+            await told(self._on_notice, "quarantine", why)
         if pause_s > _WORTH_WAITING_S:
             self._open_until = now + pause_s
         await asyncio.sleep(pause_s)
         self._open_until = 0.0
+
+    async def _life(self, restarted: bool) -> float:
+        """One life, whatever ends it: for how many seconds it served."""
+        life = await settled(self._live(restarted))
+        fault = fault_of(life)
+        if fault is None:
+            return life.result()
+        kind = type(fault).__name__
+        self._tell_waiters(UpstreamFault(f"the upstream failed in an unexpected way ({kind})"))
+        await told(self._on_notice, "start_failed", f"unexpected {kind}")
+        return 0.0
 
     async def _live(self, restarted: bool) -> float:
         """One life of the process, and of those that took over from it: for how many seconds they served."""
@@ -275,10 +291,10 @@ class McpStdio:
                 self._ready = server = successor
                 self._log("the credential changed: calls go to a new process")
                 self._change()
-            self._on_notice("restart", await server.ended)
+            await told(self._on_notice, "restart", await server.ended)
         except (UpstreamFault, ConfigurationError, OSError) as fault:
-            self._on_notice("start_failed", str(fault))
             self._tell_waiters(UpstreamFault(f"the upstream could not be started: {fault}"))
+            await told(self._on_notice, "start_failed", str(fault))
             return 0.0
         finally:
             self._ready = None
@@ -294,6 +310,7 @@ class McpStdio:
             mask=self._mask,
             log=self._log,
             guard=self._guard,
+            release=self._release,
             on_late=lambda invocation: self._on_notice("late", invocation),
             on_change=self._change,
         )

@@ -14,6 +14,7 @@ from interposer.model import Era
 from interposer.ports import Clock
 
 from .server import Credential, Limits, Server, fingerprint
+from .settled import fault_of, settled, told
 
 MOST_RETIRING = 4
 """So many processes may be finishing their calls at once; further changes wait."""
@@ -54,7 +55,7 @@ class Rotation:
             await asyncio.get_running_loop().create_future()
         while True:
             await asyncio.sleep(self._limits.watch_s)
-            before, seen = seen, self._secrets.stamp(self._name)
+            before, seen = seen, await self._look(seen)
             # One that is still being written holds still a moment later.
             if seen == before and self._due(seen, running) and await self._changed(seen, running):
                 found = await self._started(seen, era)
@@ -66,13 +67,28 @@ class Rotation:
             return False
         return stamp != self._refused or self._clock.monotonic() >= self._again_at
 
+    async def _look(self, before: Hashable) -> Hashable:
+        """The stamp as it is now; as it was, where it cannot be had."""
+        look = await settled(self._stamp())
+        fault = fault_of(look)
+        if fault is None:
+            return look.result()
+        await self._refuse(before, UNUSABLE, f"{_words(fault)}; the process goes on with the one it has")
+        return before
+
+    async def _stamp(self) -> Hashable:
+        return self._secrets.stamp(self._name)
+
+    async def _fingerprint(self) -> bytes:
+        return fingerprint(await self._secrets.reveal(self._name))
+
     async def _changed(self, stamp: Hashable, running: Server) -> bool:
-        try:
-            secret = await self._secrets.reveal(self._name)
-        except ConfigurationError as fault:
-            self._refuse(stamp, UNUSABLE, f"{fault}; the process goes on with the one it has")
+        reading = await settled(self._fingerprint())
+        fault = fault_of(reading)
+        if fault is not None:
+            await self._refuse(stamp, UNUSABLE, f"{_words(fault)}; the process goes on with the one it has")
             return False
-        if fingerprint(secret) != running.fingerprint:
+        if reading.result() != running.fingerprint:
             return True
         running.stamp = stamp
         self._complained = False
@@ -82,23 +98,29 @@ class Rotation:
         server = self._fresh()
         usable = False
         try:
-            await server.introduced(era)
-            usable = True
-        except ConfigurationError as fault:
-            self._refuse(stamp, UNUSABLE, f"{fault}; the process goes on with the one it has")
-        except (UpstreamFault, OSError) as fault:
-            self._refuse(stamp, "start_failed", f"with the new credential: {fault}; the old process goes on")
+            start = await settled(server.introduced(era))
+            fault = fault_of(start)
+            usable = fault is None
         finally:
             if not usable:
                 await self._let_go(server)
+        if isinstance(fault, UpstreamFault | OSError):
+            await self._refuse(stamp, "start_failed", f"with the new credential: {fault}; the old process goes on")
+        elif fault is not None:
+            await self._refuse(stamp, UNUSABLE, f"{_words(fault)}; the process goes on with the one it has")
         if not usable:
             return None
         self._refused, self._complained = None, False
         return server
 
-    def _refuse(self, stamp: Hashable, kind: str, why: str) -> None:
+    async def _refuse(self, stamp: Hashable, kind: str, why: str) -> None:
         """Said once, and again only after it was of use in between."""
         self._refused, self._again_at = stamp, self._clock.monotonic() + self._limits.retry_s
         if not self._complained:
             self._complained = True
-            self._on_notice(kind, why)
+            await told(self._on_notice, kind, why)
+
+
+def _words(fault: BaseException) -> str:
+    """What may be shown of it: an exception that nobody expected may hold anything."""
+    return str(fault) if isinstance(fault, ConfigurationError) else f"unexpected {type(fault).__name__}"

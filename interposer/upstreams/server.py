@@ -102,6 +102,7 @@ class Server:
         mask: Callable[[str], str],
         log: Callable[[str], None],
         guard: Callable[[Secret], None] | None,
+        release: Callable[[Secret], None] | None,
         on_late: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -112,6 +113,9 @@ class Server:
         self._mask = mask
         self._log = log
         self._guard = guard
+        self._release = release
+        self._held: list[Secret] = []
+        """What was guarded for this process, until it has ended."""
         self._on_late = on_late
         self._on_change = on_change
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -161,6 +165,9 @@ class Server:
         if self._child is not None:
             self.link.close("the upstream was stopped before it answered")
             await self._child.stop(self._limits.close_s)
+        held, self._held = self._held, []
+        for secret in held:
+            self._let_go_of(secret)
 
     def kill(self) -> None:
         """For those who cannot wait: the process ends soon, by force."""
@@ -234,9 +241,24 @@ class Server:
         self.stamp = found.secrets.stamp(found.name)
         secret = await found.secrets.reveal(found.name)
         self.fingerprint = fingerprint(secret)
-        if self._guard is not None:
-            self._guard(secret)
+        await self._hold(secret)
         return secret
+
+    async def _hold(self, secret: Secret) -> None:
+        """To guard a credential is to compile it: not on the event loop."""
+        if self._guard is None:
+            return
+        guarding = asyncio.get_running_loop().run_in_executor(None, self._guard, secret)
+        try:
+            await asyncio.shield(guarding)
+        except asyncio.CancelledError:
+            guarding.add_done_callback(lambda done: None if _failed(done) else self._let_go_of(secret))
+            raise
+        self._held.append(secret)
+
+    def _let_go_of(self, secret: Secret) -> None:
+        if self._release is not None:
+            self._release(secret)
 
     def _listen(self) -> None:
         """MCP 2026-07-28: news of changed lists come only to those who ask. The answer ends the subscription."""
@@ -250,3 +272,7 @@ class Server:
     def _last_words(self) -> str:
         said = self._child.stderr_tail() if self._child is not None else ""
         return f"it ended before it had introduced itself: {said}" if said else "it ended before it introduced itself"
+
+
+def _failed(done: asyncio.Future[None]) -> bool:
+    return done.cancelled() or done.exception() is not None

@@ -99,7 +99,13 @@ async def test_a_backend_that_keeps_nothing_safe_is_refused(drawer: Drawer) -> N
     assert (await KeyringSecrets({"crm": "crm.example/api/bot"}).reveal("crm")).reveal() == VALUE
 
 
-@pytest.mark.parametrize("fault", [KeyringLocked(VALUE), RuntimeError(VALUE), OSError(VALUE), KeyError(VALUE)])
+class Unavailable(Exception):
+    """As libraries below a backend raise them."""
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyringLocked(VALUE), RuntimeError(VALUE), OSError(VALUE), KeyError(VALUE), Unavailable(VALUE)]
+)
 async def test_a_keyring_that_fails_is_told_of_without_its_words(drawer: Drawer, fault: Exception) -> None:
     """Whatever a backend raises, only its kind is shown."""
     drawer.fault = fault

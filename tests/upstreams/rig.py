@@ -127,6 +127,9 @@ async def running(
     mask: Callable[[str], str] = str,
     truth: Path | None = None,
     era: Era | None = None,
+    guard: Callable[[Secret], None] | None = None,
+    release: Callable[[Secret], None] | None = None,
+    on_notice: Callable[[str, str], None] | None = None,
 ) -> AsyncIterator[Rig]:
     """A fake upstream with these options, closed at the end."""
     token = f"rig-{secrets.token_hex(8)}"
@@ -142,8 +145,9 @@ async def running(
         clock=SystemClock(),
         mask=mask,
         log=log.append,
-        on_notice=lambda kind, detail: notices.append((kind, detail)),
-        guard=guarded.append,
+        on_notice=on_notice or (lambda kind, detail: notices.append((kind, detail))),
+        guard=guard or guarded.append,
+        release=release,
         limits=limits,
         era=era,
     )

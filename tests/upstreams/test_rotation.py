@@ -13,7 +13,10 @@ from typing import Any
 import anyio
 import pytest
 
-from interposer.model import Answered, Outcome
+from interposer.errors import MaskFault
+from interposer.masking.engine import KEPT, Engine
+from interposer.model import Answered, Failed, Outcome
+from interposer.ports import Secret
 from interposer.secrets.file import FileSecrets
 from interposer.upstreams.server import Credential
 from tests.upstreams.rig import FAKE, QUICK, Rig, intent, processes, running
@@ -222,3 +225,123 @@ async def test_closing_ends_old_and_new_processes(tmp_path: Path) -> None:
             with anyio.fail_after(10):
                 await rig.upstream.aclose()
         await until_processes(rig, 0)
+
+
+async def test_new_credentials_that_fail_do_not_unguard_the_running_one(tmp_path: Path) -> None:
+    """However many are tried: what the process that serves was given is found in its answers."""
+    engine = Engine()
+    start = 'case "$API_KEY" in bad*) exit 7;; esac; exec "$0" "$@"'
+    argv = ("/bin/sh", "-c", start, sys.executable, str(FAKE))
+    tried: list[str] = []
+    ended: list[str] = []
+
+    def guard(secret: Secret) -> None:
+        engine.guard(secret, "fake")
+        tried.append(secret.reveal())
+
+    def release(secret: Secret) -> None:
+        engine.release(secret, "fake")
+        ended.append(secret.reveal())
+
+    async with rotating(tmp_path, argv=argv, guard=guard, release=release) as (rig, write):
+        write("running-credential")
+        assert await key(rig) == "running-credential"
+        for number in range(KEPT + 2):
+            write(f"bad-credential-{number}")
+            with anyio.fail_after(10):
+                while len(set(ended)) <= number:
+                    await anyio.sleep(0.01)
+        assert await key(rig) == "running-credential"
+        assert "running-credential" not in ended
+        assert engine.mask(await key(rig), frozenset()).value == "[REDACTED:credential]"
+        write("following-credential")
+        await until_key(rig, "following-credential")
+        with anyio.fail_after(10):
+            while "running-credential" not in ended:
+                await anyio.sleep(0.01)
+    assert sorted(tried) == sorted(ended)
+
+
+class Odd(Watched):
+    """Raises what nobody expects of a source, for as long as it is told to."""
+
+    reveal_fault: Exception | None = None
+    stamp_fault: Exception | None = None
+
+    async def reveal(self, name: str) -> Secret:
+        if self.reveal_fault is not None:
+            raise self.reveal_fault
+        return await super().reveal(name)
+
+    def stamp(self, name: str) -> Hashable:
+        found = super().stamp(name)
+        if self.stamp_fault is not None:
+            raise self.stamp_fault
+        return found
+
+
+@pytest.mark.parametrize("fault", ["reveal_fault", "stamp_fault"])
+async def test_an_unexpected_fault_of_a_source_leaves_the_process_running(tmp_path: Path, fault: str) -> None:
+    """It is told of once by its kind, and what comes after it counts."""
+    path = tmp_path / "credential"
+    odd = Odd({"fake": str(path)})
+    write = Writer(path, odd)
+    write("one")
+    credential = Credential("API_KEY", "fake", odd)
+    async with running(credential=credential, limits=WATCHFUL) as rig:
+        assert await key(rig) == "one"
+        setattr(odd, fault, RuntimeError("with words of its own"))
+        write("two")
+        for _ in range(3):
+            await write.seen()
+            assert await key(rig) == "one"
+        told = rig.told("credential_unusable")
+        assert len(told) == 1
+        assert "RuntimeError" in told[0]
+        assert "words" not in told[0]
+        setattr(odd, fault, None)
+        await until_key(rig, "two")
+
+
+async def test_a_notice_that_cannot_be_given_leaves_the_process_running(tmp_path: Path) -> None:
+    """Neither a complaint nor a restart depends on who hears of it."""
+
+    def deaf(kind: str, detail: str) -> None:
+        raise MaskFault("x")
+
+    async with rotating(tmp_path, on_notice=deaf) as (rig, write):
+        assert await key(rig) == "one"
+        write("")
+        await write.seen()
+        assert await key(rig) == "one"
+        await rig.call("die")
+        write("two")
+        await until_key(rig, "two")
+
+
+async def test_an_unexpected_fault_at_the_start_is_told_and_tried_again(tmp_path: Path) -> None:
+    """The calls that waited fail at once, and a later one is answered."""
+    path = tmp_path / "credential"
+    odd = Odd({"fake": str(path)})
+    Writer(path, odd)("one")
+    odd.reveal_fault = RuntimeError("with words of its own")
+    async with running(credential=Credential("API_KEY", "fake", odd), limits=WATCHFUL) as rig:
+        with anyio.fail_after(WATCHFUL.start_s / 2):
+            assert isinstance(await rig.call("about"), Failed)
+        await rig.until_told("start_failed")
+        assert "RuntimeError" in rig.told("start_failed")[0]
+        assert "words" not in rig.told("start_failed")[0]
+        odd.reveal_fault = None
+        with anyio.fail_after(10):
+            while not isinstance(await rig.call("about"), Answered):
+                await anyio.sleep(0.01)
+        assert await key(rig) == "one"
+
+
+async def test_a_credential_that_cannot_be_guarded_is_given_to_nobody(tmp_path: Path) -> None:
+    """No process is started with it."""
+    engine = Engine()
+    async with rotating(tmp_path, guard=engine.guard) as (rig, _):
+        assert isinstance(await rig.call("about"), Failed)
+        assert "fewer than" in rig.told("start_failed")[0]
+        assert processes(rig.token) == []

@@ -47,8 +47,6 @@ class Detector:
 
     The search is fast as long as few candidates can be under way at once: an anchor has no long counted repeats, and
     begins at the edge of a word where it can."""
-    reach: int = 0
-    """The length of the longest possible candidate; only the broker's own credentials need it."""
 
 
 class Words:

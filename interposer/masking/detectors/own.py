@@ -1,4 +1,8 @@
-"""The broker's own credentials, found exactly, in every encoding that an upstream is likely to echo them in."""
+"""The broker's own credentials, found exactly, in every encoding that an upstream is likely to echo them in.
+
+A text of ordinary length is looked for as a whole. A long one (a key file, a large token) is looked for by pieces that
+nothing else holds; `masking/credentials.py` finds out how far around a piece it goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,52 @@ import json
 import re
 from base64 import b32encode, b64encode, urlsafe_b64encode
 from contextlib import suppress
+from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote, quote_plus
 
-from .detector import ALWAYS, Detector, Finding
+from .detector import entropy
 
 NAME = "credential"
 SHORTEST = 6
 """A credential below this would be found in every other word; `Engine.guard` refuses it."""
 
-KEPT = 6
-"""Of the credentials that followed each other in one place, so many are looked for: calls that began with an old one
-may still be answered (`upstreams/rotation.py` lets so many go on)."""
+WHOLE = 512
+"""Texts of up to this length are looked for as a whole."""
+PIECE = 32
+_PIECES = 6
+_TRIES = 48
+"""So many places are compared for each piece."""
+_DISTINCT_BITS = 3.0
 _LONG = 16
 _SECRET_MEMBER = re.compile(r"(?i)key|secret|token|passw|pwd|credential|signature")
 _PUBLIC_MEMBER = re.compile(r"(?i)(?:uri|url|id|type|expiry|email|user|username|name)$")
 _WRAPS = r"(?:\s|\\{1,2}[rn]|%0[ad]|=0[ad]|&#(?:1[03]|x[ad]);){0,8}"
+_LINED = r"\s{0,2}"
+_HEADED = re.compile(r"-----BEGIN [^\n]*-----\s*\S{1,64}")
+_FOOTED = re.compile(r"-----END [^\n]*-----")
+_SIGNED = re.compile(r"[\w-]+\.[\w-]+\.([\w-]{64,})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One encoding of a text, as pieces of a pattern in the common ground of RE2 and `re`."""
+
+    tokens: tuple[str, ...]
+    joint: str = ""
+    folded: bool = True
+
+    def pattern(self, most: int | None = None) -> str:
+        """For the whole of it, or for how it begins."""
+        joined = self.joint.join(self.tokens[:most])
+        return f"(?i:{joined})" if self.folded else joined
 
 
 def guarded(secret: str) -> list[str]:
     """The credential, and the texts in it that are secrets of their own: in a JSON object (a service account's file, an
-    OAuth client's answer) the long texts of members that are named for secrets."""
-    found = [secret]
+    OAuth client's answer) the long texts of members that are named for secrets. Those stand for a long object, most of
+    which is no secret."""
+    found: list[str] = []
     open_: list[object] = []
     if secret.startswith("{"):
         with suppress(ValueError, RecursionError):
@@ -42,12 +70,63 @@ def guarded(secret: str) -> list[str]:
                     open_.append(value)
                 elif len(value) >= _LONG and _SECRET_MEMBER.search(name) and not _PUBLIC_MEMBER.search(name):
                     found.append(value.strip())
+                    if len(value) <= WHOLE:
+                        # As it is written in the object, which may come back in base64.
+                        found.append(json.dumps(value.strip())[1:-1])
+    if not found or len(secret) <= WHOLE:
+        found.insert(0, secret)
     return list(dict.fromkeys(found))
 
 
-def encodings(secret: str) -> list[str]:
-    """Patterns for one credential, in the common ground of RE2 and `re`."""
-    raw = secret.encode("utf-8", "surrogatepass")
+def pieces(text: str) -> list[tuple[int, str]]:
+    """Where in the text is what it is looked for by: itself at 0, or pieces of a long one.
+
+    What other texts begin with, too, is no piece: the armour of a key and its first line (the algorithm's name), the
+    claims of a signed token.
+    """
+    if len(text) <= WHOLE:
+        return [(0, text)]
+    first, last = 0, len(text)
+    signed = _SIGNED.fullmatch(text)
+    if signed:
+        first = signed.start(1)
+    headed = _HEADED.search(text)
+    if headed and headed.end() < len(text) - 4 * PIECE:
+        first = headed.end()
+        footed = _FOOTED.search(text, first)
+        last = footed.start() if footed and footed.start() > first + PIECE else last
+    room = last - first - PIECE
+    stride = max(PIECE, room // _PIECES)
+    found: list[tuple[int, str]] = []
+    for begin in range(first, first + room + 1, stride):
+        tries = range(begin, min(begin + stride, first + room + 1), max(1, stride // _TRIES))
+        at = max(tries, key=lambda at: _worth(text[at : at + PIECE]))
+        if entropy(text[at : at + PIECE]) >= _DISTINCT_BITS and (not found or at >= found[-1][0] + PIECE):
+            found.append((at, text[at : at + PIECE]))
+    return found or [(0, text[:WHOLE])]
+
+
+def _worth(piece: str) -> float:
+    """Letters and digits are written alike in many encodings, and a text may be wrapped anew at its blanks."""
+    return entropy(piece) - sum(not ch.isalnum() for ch in piece) / 8 - sum(ch.isspace() for ch in piece)
+
+
+def encodings(secret: str) -> list[Form]:
+    """All forms of one text. Of one with line breaks also those with others, or without."""
+    exact, folded = written(secret)
+    forms = [Form(tuple(map(_literal, text)), _LINED, folded=False) for text in exact]
+    forms += [Form(tuple(map(_literal, text))) for text in folded]
+    forms.append(Form(tuple(map(_partly, secret))))
+    if "\n" in secret:
+        words = [[_WRAPS, *map(_literal, word)] for word in secret.split()]
+        forms.append(Form(tuple(token for word in words for token in word)[1:]))
+    return forms
+
+
+def written(secret: str) -> tuple[list[str], list[str]]:
+    """The encodings whose letters count and that come in lines (RFC 2045 §6.8: of 76 characters, and the text may begin
+    anywhere in one); and the others."""
+    raw = secret.encode()
     exact = {core for shift in range(3) for core in _base64(raw, shift)}
     exact |= {_base32(raw, shift) for shift in range(5)}
     folded = {
@@ -69,20 +148,13 @@ def encodings(secret: str) -> list[str]:
         "".join(f"&#{ord(ch)};" for ch in secret),
         "".join(f"&#x{ord(ch):x};" for ch in secret),
     }
-    # RFC 2045 §6.8: encoded lines of 76 characters, and the text may begin anywhere in one.
-    patterns = [r"\s{0,2}".join(map(_literal, text)) for text in sorted(exact)]
-    patterns += [f"(?i:{_literal(text)})" for text in sorted(folded)] + [f"(?i:{_partly(secret)})"]
-    if "\n" in secret:
-        patterns.append(f"(?i:{_WRAPS.join(map(_literal, secret.split()))})")
-    return patterns
+    return sorted(exact), sorted(folded)
 
 
-def _partly(secret: str) -> str:
-    """With any of its marks escaped as in URLs, HTML and quoted-printable (RFC 2045 §6.7), and the rest as it is."""
-    return "".join(_literal(ch) if ch.isalnum() or not ch.isascii() else _written(ch) for ch in secret)
-
-
-def _written(mark: str) -> str:
+def _partly(mark: str) -> str:
+    """A character that may be escaped as in URLs, HTML and quoted-printable (RFC 2045 §6.7) where others are not."""
+    if mark.isalnum() or not mark.isascii():
+        return _literal(mark)
     code = f"{ord(mark):02x}"
     escapes = f"[%=]{code}|%25{code}|&#{ord(mark)};|&#x{code};|\\\\u00{code}"
     return f"(?:{escapes}|\\\\?{_literal(mark)})"
@@ -103,16 +175,3 @@ def _base32(raw: bytes, shift: int) -> str:
 def _literal(text: str) -> str:
     # Everything outside of ASCII is searched for as `?`, as the scanner replaces it.
     return "".join(re.escape(ch) if ch.isascii() else r"\?" for ch in text)
-
-
-def detector(secrets: list[str]) -> Detector:
-    """One detector for all guarded credentials."""
-    texts = dict.fromkeys(text for secret in secrets for text in guarded(secret))
-    patterns = [pattern for text in texts for pattern in encodings(text)]
-    anchor = "|".join(dict.fromkeys(patterns))
-    reach = max(map(len, patterns), default=0)
-    return Detector(name=NAME, profile=ALWAYS, anchor=anchor, starts="", inspect=_inspect, reach=reach)
-
-
-def _inspect(text: str, start: int, end: int, context: str) -> list[Finding]:
-    return [(start, end, NAME)]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
+import string
+import time
 from collections.abc import Callable
 from functools import cache
 from html import escape
@@ -12,8 +15,9 @@ from urllib.parse import quote
 
 import pytest
 
+from interposer.errors import ConfigurationError
 from interposer.masking.detectors import own
-from interposer.masking.engine import PROFILES, Engine
+from interposer.masking.engine import KEPT, PROFILES, Engine
 from interposer.ports import Secret
 
 OWN = "upst-" + "9f3kd83/d93md+3kd<93mdl29=k"
@@ -121,13 +125,102 @@ def test_what_looks_like_json_is_a_credential_as_it_is(text: str) -> None:
     assert own.guarded(text) == [text]
 
 
-def test_of_those_that_followed_each_other_the_last_are_found() -> None:
-    """Old ones may still be echoed, but they do not pile up; another owner's stay."""
+def test_of_those_that_nobody_holds_the_last_are_found() -> None:
+    """Old ones may still be echoed, but they do not pile up; what is held and another owner's stay, however old."""
     engine = Engine()
     engine.guard(Secret("static-credential"), "mail")
+    engine.guard(Secret("running-credential"), "crm")
     for number in range(10):
         engine.guard(Secret(f"rotated-credential-{number}"), "crm")
+        engine.release(Secret(f"rotated-credential-{number}"), "crm")
+    engine.guard(Secret("last-credential"), "crm")
     for number in range(10):
         found = engine.mask(f"rotated-credential-{number}", frozenset()).counts.get("credential", 0)
-        assert bool(found) == (number >= 10 - own.KEPT)
-    assert engine.mask("static-credential", frozenset()).counts
+        assert bool(found) == (number >= 10 - KEPT)
+    for held in ("static", "running", "last"):
+        assert engine.mask(f"{held}-credential", frozenset()).counts
+
+
+def test_a_credential_is_held_as_often_as_it_was_guarded() -> None:
+    """Two processes with the same one: the end of the first does not count."""
+    engine = Engine()
+    for _ in range(2):
+        engine.guard(Secret("shared-credential"), "crm")
+    engine.release(Secret("shared-credential"), "crm")
+    for number in range(10):
+        engine.guard(Secret(f"rotated-credential-{number}"), "crm")
+        engine.release(Secret(f"rotated-credential-{number}"), "crm")
+    assert engine.mask("shared-credential", frozenset()).counts
+
+
+def random_text(seed: int, size: int, alphabet: str = string.ascii_letters + string.digits + "+/") -> str:
+    return "".join(random.Random(seed).choices(alphabet, k=size))
+
+
+LONG = {
+    "64 KiB": random_text(1, 64 * 1024),
+    "24,000 in lines": "\n".join(random_text(line, 75) for line in range(316)),
+    "2 KB": random_text(2, 2048, string.printable.strip()),
+    "monotonous": "a" * 24_000,
+}
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize("credential", LONG.values(), ids=LONG)
+def test_a_long_credential_is_found_in_every_encoding(credential: str, encode: Encode) -> None:
+    """From its beginning to its end."""
+    encoded = encode(credential)
+    masked = guarding(credential).mask({"said": f"it was {encoded} I think"}, frozenset())
+    assert masked.counts.get("credential")
+    shown = masked.value["said"]
+    assert len(shown) < 120
+    assert not any(credential[-40:-24] in bare for bare in decoded(shown))
+
+
+@pytest.mark.parametrize("size", [1_000, 3_000, 20_000])
+def test_a_piece_of_a_long_credential_is_cut_out_as_far_as_it_goes(size: int) -> None:
+    """Also where the answer ends in the midst of it; what stands around it is left."""
+    text = LONG["64 KiB"]
+    masked = guarding(text).mask(["before", f"said: {text[:size]}, so", "after"], frozenset())
+    assert masked.value[0] == "before"
+    assert masked.value[2] == "after"
+    if size > 6_000:
+        assert masked.value[1] == "said: [REDACTED:credential], so"
+
+
+def test_beginnings_that_all_tokens_share_are_no_credential() -> None:
+    """The claims of a signed token and the armour of a key are in others, too."""
+    words = string.ascii_letters + string.digits + "-_"
+    claims = ".".join((random_text(3, 36, words), random_text(4, 700, words)))
+    token = f"{claims}.{random_text(5, 342, words)}"
+    assert not guarding(token).mask(f"{claims}.{random_text(6, 342, words)}", frozenset()).counts
+    assert guarding(token).mask(f"Bearer {token}", frozenset()).value == "Bearer [REDACTED:credential]"
+
+
+def test_credentials_that_are_rotated_often_are_all_found() -> None:
+    """Service accounts' files of a usual size, one after the other, in bounded time."""
+    engine = Engine()
+    engine.warm()
+    accounts = [json.dumps({**ACCOUNT, "private_key": key_file(number)}, indent=2) for number in range(7)]
+    began = time.process_time()
+    for account in accounts:
+        engine.guard(Secret(account), "crm")
+    assert time.process_time() - began < 0.3 * len(accounts)
+    for account in accounts:
+        masked = engine.mask(["x" * 100, json.loads(account)["private_key"], account], PROFILES)
+        assert masked.counts.get("credential")
+        assert not any(line in str(masked.value) for line in json.loads(account)["private_key"].split("\n")[2:-2])
+
+
+def key_file(seed: int) -> str:
+    body = "\n".join(random_text(100 * seed + line, 64) for line in range(26))
+    return PEM.replace(BODY, body) + "\n"
+
+
+@pytest.mark.parametrize("text", ["lone-\ud800-surrogate", "\udcff" * 8])
+def test_what_is_no_text_is_refused_when_it_is_guarded(text: str) -> None:
+    """And not later, when a message with it cannot be masked."""
+    engine = Engine()
+    with pytest.raises(ConfigurationError):
+        engine.guard(Secret(text))
+    assert engine.mask("ordinary", PROFILES).value == "ordinary"
