@@ -6,7 +6,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from interposer.boundary.launch import Launched
+    from interposer.errors import Unsafe
 
 
 def main() -> None:
@@ -17,6 +20,8 @@ def main() -> None:
         sys.exit(connect(sys.argv[2:]))
     broker = sys.argv[1:2] in (["stdio"], ["serve"]) and not {"-h", "--help"} & set(_own(sys.argv[2:]))
     launched = _launched() if broker else None
+    if sys.argv[1:2] in (["run"], ["doctor"]):
+        _isolated()
     if launched is not None and sys.argv[1] == "stdio":
         from interposer.spawned import stdio, words
 
@@ -43,9 +48,24 @@ def _launched() -> Launched:
     try:
         return launch()
     except Unsafe as refused:
-        for problem in refused.problems:
-            sys.stderr.write(f"interposer: {problem}\n")
-        sys.exit(refused.exit_code)
+        _refused(refused)
+
+
+def _isolated() -> None:
+    """What goes near a broker outside of the sandbox takes no code from the working directory either."""
+    from interposer.boundary.launch import isolate
+    from interposer.errors import Unsafe
+
+    try:
+        isolate()
+    except Unsafe as refused:
+        _refused(refused)
+
+
+def _refused(refused: Unsafe) -> NoReturn:
+    for problem in refused.problems:
+        sys.stderr.write(f"interposer: {problem}\n")
+    sys.exit(refused.exit_code)
 
 
 def _require_installed() -> None:

@@ -311,16 +311,20 @@ def home() -> Path:
     return Path(os.environ.get("INTERPOSER_HOME") or Path.home() / ".local/state/interposer")
 
 
-def find(named: str | None = None) -> Path | None:
+HERE = Path("interposer.yaml")
+
+
+def find(named: str | None = None, *, here: bool = True) -> Path | None:
     """The configuration file: the named one, `$INTERPOSER_CONFIG`, `./interposer.yaml`, or the user's; None if there
     is none. A link is not followed: whoever can turn it says what is read. Raises `ConfigurationError` when one was
-    named and is not there."""
+    named and is not there. Without `here`, the working directory is not looked in: an agent may have written there."""
     for wanted, said in ((named, "--config"), (os.environ.get("INTERPOSER_CONFIG"), "$INTERPOSER_CONFIG")):
         if wanted:
             if not Path(wanted).is_file():
                 raise _problem(wanted, f"no such file (named by {said}); create it or name another")
             return Path(wanted).absolute()
-    for path in (Path("interposer.yaml"), Path.home() / ".config/interposer/interposer.yaml"):
+    places = [HERE] if here else []
+    for path in (*places, Path.home() / ".config/interposer/interposer.yaml"):
         if path.is_file():
             return path.absolute()
     return None

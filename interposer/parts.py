@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from .upstreams.server import Command, Credential
 from .upstreams.server import Limits as UpstreamLimits
 
 if TYPE_CHECKING:
+    from .boundary import targets as targeted
     from .callers.issuers import Issuers
 
 log = logging.getLogger("interposer")
@@ -183,6 +185,7 @@ def upstream(
             log=lambda line: log.warning("%s: %s", label, line),
             on_notice=lambda kind, detail: on_notice(kind, detail if label == name else f"{label}: {detail}"),
             guard=lambda secret: masker.guard(secret, label),
+            release=lambda secret: masker.release(secret, label),
             limits=UpstreamLimits(start_s=duration_s(found.start_timeout)),
             era=None if found.era == "auto" else Era(found.era),
         )
@@ -209,6 +212,22 @@ def link_limits(chosen: Settings) -> LinkLimits:
     return LinkLimits(connections=chosen.config.limits.connections)
 
 
+def _commands(chosen: Settings, *, ours: bool) -> list[targeted.Command]:
+    """Whatever a broker runs: upstreams, and programs that print a credential."""
+    from .boundary.targets import Command as Run
+
+    path = os.environ.get("PATH", os.defpath)
+    found = [
+        Run(name, up.command, str(chosen.base / (up.cwd or ".")), up.env.get("PATH", path), "PATH" in up.env or ours)
+        for name, up in chosen.upstreams.items()
+    ]
+    for name, source in chosen.sources().items():
+        if source.startswith("command:"):
+            words = shlex.split(source.removeprefix("command:"))
+            found.append(Run(f"the source of {name}", words, str(chosen.base), path, ours))
+    return found
+
+
 def targets(chosen: Settings, folder: Path, broker: int | None = None) -> JsonObject:
     """What a thief would go for in a broker, ours if none is named; and for whom it has to hold. `interposer doctor`
     attacks it."""
@@ -227,8 +246,13 @@ def targets(chosen: Settings, folder: Path, broker: int | None = None) -> JsonOb
         folder=folder,
         credentials=[(name, s.removeprefix("file:")) for name, s in chosen.sources().items() if s.startswith("file:")],
         sockets=sockets,
-        commands=[(name, up.command, str(base / (up.cwd or "."))) for name, up in chosen.upstreams.items()],
+        keys=[base / issuer.keys.file for issuer in config.issuers if issuer.keys.file],
+        commands=_commands(chosen, ours=broker is None),
     )
+    allowed = config.listen.socket.uids or []
+    callers = {*allowed, *(person.uid for person in config.callers if person.uid is not None)}
+    for person in config.callers:
+        callers |= set(found.members(person.gid)) if person.gid is not None else set()
     return {
         "pid": pid,
         "uid": found.uid_of(pid),
@@ -238,6 +262,9 @@ def targets(chosen: Settings, folder: Path, broker: int | None = None) -> JsonOb
         "agents": sockets[1] if len(sockets) > 1 else None,
         "folder": str(folder),
         "configuration": str(chosen.file) if chosen.file else None,
-        "callers": sorted({person.uid for person in config.callers if person.uid is not None}),
+        "callers": sorted(callers),
         "claim": config.boundary,
+        "path": os.environ.get("PATH", os.defpath) if broker is None else None,
+        "cwd": os.getcwd() if broker is None else None,
+        "given": os.environ.get("CREDENTIALS_DIRECTORY") if broker is None else None,
     }

@@ -73,9 +73,9 @@ def token_name(number: int) -> str:
     return f"tcp-token-{number}"
 
 
-def settings(config_file: str | None, policy: str | None, command: list[str]) -> Settings:
-    """Raises `ConfigurationError`."""
-    path = config.find(config_file)
+def settings(config_file: str | None, policy: str | None, command: list[str], *, here: bool = True) -> Settings:
+    """Without `here`, no configuration is taken from the working directory. Raises `ConfigurationError`."""
+    path = config.find(config_file, here=here)
     found = config.load(path) if path else Config(version=1)
     base = path.resolve().parent if path else Path.cwd()
     standing = policy or (found.policy if found.policy == config.STARTER else str(base / found.policy))

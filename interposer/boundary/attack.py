@@ -9,9 +9,13 @@ as it was read (the constant zero at the end of the stack), a limit is set to wh
 a directory is removed again. The job:
 
     {"processes": [{"target", "pid", "stdin": bool}],
-     "places": [{"target", "path", "do": ["read" | "write" | "replace"], "deep": bool}],
+     "places": [{"target", "path", "do": ["read" | "write" | "replace"], "deep": bool, "way": [path, …]}],
      "operator": [{"target", "socket", "key": path | null}],
+     "self": bool,
      "canary": {"prefix", "length", "sha256"} | null}
+
+`self` asks for what does not depend on a target: whether we can become root, and whether a sandbox is around us.
+`way` are the steps that the kernel passes on the way to a path, as somebody saw them who may look everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ import os
 import resource
 import socket
 import stat
+import subprocess
 import sys
+import time
 from functools import partial
 from typing import Any, Callable, Iterator  # noqa: UP035  for old Pythons
 
@@ -34,7 +40,21 @@ _SYS_PIDFD_GETFD = 438
 """The same on every architecture, as all calls since Linux 5.0 (syscalls(2))."""
 _PIECE = 1024 * 1024
 _SCANNED_BYTES = 512 * 1024 * 1024
-_FILES = 5000
+_ENTRIES = 200_000
+_SEARCHED_S = 60.0
+"""How much is looked through, and for how long, before the rest counts as not tried."""
+_LINKS_FOLLOWED = 40
+_ENGINES = (
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/var/snap/lxd/common/lxd/unix.socket",
+    "/var/lib/lxd/unix.socket",
+    "/var/lib/incus/unix.socket",
+)
+"""Whoever may connect to one of these starts programs as root."""
 _ANSWER_S = 5.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,11 +74,16 @@ class Process:
         return _finding(f"read {len(read)} bytes of its environment", read, self._canary)
 
     def mappings(self) -> str:
-        return f"listed {len(self._regions())} regions of its memory"
+        found = self._regions()
+        if not found:
+            raise LookupError(_NO_MEMORY)
+        return f"listed {len(found)} regions of its memory"
 
     def memory_read(self) -> str:
         with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
             regions = [(start, end) for start, end, mode, _ in self._regions() if mode.startswith("r")]
+            if not regions:
+                raise LookupError(_NO_MEMORY)
             if self._canary is not None and _found_in(memory, regions, self._canary):
                 return "read its memory and found the credential there"
             return _one_byte(memory, regions)
@@ -147,6 +172,14 @@ class Process:
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, before)
         return "its limits may be changed (prlimit)"
 
+    def has_memory(self) -> bool:
+        """Kernel threads and what has ended have none, and are no broker. Unknown counts as yes: the attacks tell."""
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                return any(line.startswith(b"VmSize:") for line in file)
+        except OSError:
+            return True
+
     def _owner(self) -> int:
         with open(f"/proc/{self.pid}/status", "rb") as file:
             return int(next((line.split()[2] for line in file if line.startswith(b"Uid:")), b"-1"))
@@ -165,6 +198,9 @@ class Process:
                 start, _, end = words[0].partition("-")
                 found.append((int(start, 16), int(end, 16), words[1], words[5].strip() if len(words) > 5 else ""))
         return found
+
+
+_NO_MEMORY = "it has no memory: a kernel thread, or it has ended"
 
 
 class _Piece(ctypes.Structure):
@@ -194,6 +230,7 @@ def run(job: Any) -> list[Result]:
         *(found for process in job.get("processes", []) for found in _processed(process, canary)),
         *(found for place in job.get("places", []) for found in _placed(place, canary)),
         *(_tried("operate", one["target"], partial(_operated, one)) for one in job.get("operator", [])),
+        *([*_becoming(), *_surroundings()] if job.get("self") else []),
     ]
 
 
@@ -202,7 +239,9 @@ def _processed(wanted: Any, canary: Any) -> Iterator[Result]:
     attacks = {**ON_PROCESSES, **({"stdin": Process.standard_input} if wanted.get("stdin") else {})}
     for id, attack in attacks.items():
         found = _tried(id, wanted["target"], partial(attack, process))
-        if found["held"] is None and _libc.getpgid(process.pid) < 0:
+        if not process.has_memory():
+            found.update(held=None, how=_NO_MEMORY)
+        elif found["held"] is None and _libc.getpgid(process.pid) < 0:
             found["how"] = "the process has ended"
         elif found["how"] == os.strerror(errno.ENOENT):
             found.update(held=True, how="hidden: /proc does not show it")
@@ -210,14 +249,27 @@ def _processed(wanted: Any, canary: Any) -> Iterator[Result]:
 
 
 def _placed(place: Any, canary: Any) -> Iterator[Result]:
-    target, path = place["target"], place["path"]
-    attacks = {
-        "read": lambda: _read(path, canary),
-        "write": lambda: _write_below(path) if place.get("deep") else _write(path),
-        "replace": lambda: _replace(path),
+    target, path, way = place["target"], place["path"], place.get("way") or []
+    attacks: dict[str, Callable[[str], str]] = {
+        "read": lambda path: _read(path, canary),
+        "write": _write_below if place.get("deep") else _write,
+        "replace": lambda path: _replace(path, way),
     }
     for name in place["do"]:
-        yield _tried(f"{name}-file", target, attacks[name])
+        # A way that is closed to us is not the only one: the file itself may stand elsewhere.
+        yield _tried(f"{name}-file", target, partial(_either, attacks[name], [path, *way[-1:]]))
+
+
+def _either(attack: Callable[[str], str], paths: list[str]) -> str:
+    """The first success. Raises what the first attempt raised."""
+    first: Exception | None = None
+    for path in dict.fromkeys(paths):
+        try:
+            return attack(path)
+        except (OSError, LookupError) as failed:
+            first = first or failed
+    assert first is not None
+    raise first
 
 
 def _tried(id: str, target: str, attack: Callable[[], str]) -> Result:
@@ -233,8 +285,8 @@ def _tried(id: str, target: str, attack: Callable[[], str]) -> Result:
     return {"id": id, "target": target, "held": held, "how": how}
 
 
-_REFUSALS = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENXIO}
-"""ENXIO: a socket cannot be opened by its name in /proc."""
+_REFUSALS = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENXIO, errno.ETXTBSY}
+"""ENXIO: a socket cannot be opened by its name in /proc. ETXTBSY: see `_write`."""
 
 
 # -- files
@@ -249,44 +301,96 @@ def _write(path: str) -> str:
     if os.path.isdir(path):
         _create_in(path)
         return "created a file in it"
-    # A program that runs gives ETXTBSY before Landlock is asked: that proves nothing.
     with _loosened(path, stat.S_IWUSR):
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY))
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY))
+        except OSError as refused:
+            # A program that runs: told after modes were asked, and before Landlock is.
+            if refused.errno != errno.ETXTBSY or not os.access(path, os.W_OK, effective_ids=True) or _landlocked():
+                raise
+            return "may write to it once it does not run"
     return "opened it for writing"
 
 
 def _write_below(path: str) -> str:
-    """The folder or anything in it. Raises the last refusal when nothing could be written."""
+    """The folder or anything in it, and where links in it lead. Raises the last refusal when nothing could be written,
+    and `LookupError` when not everything was looked at."""
     refusal: OSError = PermissionError(errno.EACCES, "nothing in it is writable")
-    seen = 0
-    for folder, _, files in os.walk(path):
-        for each in (folder, *(os.path.join(folder, name) for name in files)):
-            seen += 1
-            if seen > _FILES:
-                raise refusal
-            try:
-                return f"{_write(each)}: {each}"
-            except OSError as refused:
-                refusal = refused if refused.errno != errno.ENOENT else refusal
-    if not seen:
-        os.scandir(path).close()
+    missed, seen, until = "", 0, time.monotonic() + _SEARCHED_S
+    open_, entered = [path], set()
+    while open_:
+        each = open_.pop()
+        seen += 1
+        if seen > _ENTRIES or time.monotonic() > until:
+            raise LookupError(f"{seen - 1} entries were tried, the rest was not")
+        try:
+            return f"{_write(each)}: {each}"
+        except OSError as refused:
+            refusal = refused if refused.errno != errno.ENOENT else refusal
+        try:
+            if os.path.islink(each):
+                with contextlib.suppress(OSError):
+                    return f"{_replace(each, [])}: {each}"
+            found = os.stat(each)
+            if stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) not in entered:
+                entered.add((found.st_dev, found.st_ino))
+                # What is named like this at the top of a search path cannot be imported (.git, .venv).
+                names = [name for name in os.listdir(each) if each != path or not name.startswith(".")]
+                open_ += [os.path.join(each, name) for name in names]
+        except OSError as unseen:
+            if each == path:
+                raise
+            if unseen.errno != errno.ENOENT and os.access(each, os.X_OK, effective_ids=True):
+                missed = missed or f"{each} may be passed and not listed"
+    if missed:
+        raise LookupError(missed)
     raise refusal
 
 
-def _replace(path: str) -> str:
-    """Whether another file could be put in its place: its directory, or one above, takes new names from us."""
+def _replace(path: str, way: list[str]) -> str:
+    """Whether another file could be put in its place: a directory that is passed on the way takes new names from us."""
     refusal: OSError = PermissionError(errno.EACCES, "no directory on the way is writable")
-    entry = os.path.realpath(path)
-    while entry != "/":
+    for entry in reversed(list(dict.fromkeys([*way, *_steps(path)]))):
         folder = os.path.dirname(entry)
         try:
-            if os.path.isdir(folder) and not _sticks(folder, entry):
+            if entry != "/" and os.path.isdir(folder) and not _sticks(folder, entry):
                 _create_in(folder)
                 return f"could be replaced: {folder} takes new names"
         except OSError as refused:
-            refusal = refused
-        entry = folder
+            if refused.errno in _PERMITTED:
+                return f"could be replaced: {folder} takes new names, and there is no room just now"
+            refusal = refused if refused.errno != errno.ENOENT else refusal
     raise refusal
+
+
+_PERMITTED = {errno.ENOSPC, errno.EDQUOT}
+
+
+def _steps(path: str) -> Iterator[str]:
+    """Every entry that the kernel passes on the way to `path`, links and what they lead to, as far as we may look."""
+    current, followed = "/", 0
+    left = path.split("/")[::-1]
+    while left:
+        part = left.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            current = os.path.dirname(current)
+            continue
+        reached = os.path.join(current, part)
+        yield reached
+        try:
+            link = os.readlink(reached)
+        except OSError as refused:
+            if refused.errno != errno.EINVAL:
+                return
+            current = reached
+            continue
+        followed += 1
+        if followed > _LINKS_FOLLOWED:
+            return
+        current = "/" if link.startswith("/") else current
+        left += link.split("/")[::-1]
 
 
 def _sticks(folder: str, entry: str) -> bool:
@@ -322,6 +426,75 @@ class _loosened:  # noqa: N801  reads as a verb
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             os.chmod(self._path, self._before)
+
+
+# -- other users
+
+
+def _becoming() -> Iterator[Result]:
+    """What would make us root, where this host has it."""
+    if os.geteuid() == 0:
+        return
+    for path in dict.fromkeys(os.path.realpath(path) for path in _ENGINES):
+        with contextlib.suppress(OSError):
+            # A folder that we may not look into has a socket that we may not reach.
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                yield _tried("become", path, partial(_connected, path))
+    for path in ("/usr/bin/sudo", "/usr/local/bin/sudo", "/bin/sudo"):
+        if os.access(path, os.X_OK, effective_ids=True):
+            yield _tried("become", "sudo", partial(_sudo, path))
+            return
+
+
+def _connected(path: str) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(_ANSWER_S)
+        try:
+            line.connect(path)
+        except ConnectionRefusedError:
+            raise PermissionError(errno.EPERM, "nobody listens there") from None
+    return "it takes connections from us, and starts programs as root"
+
+
+def _sudo(path: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            [path, "-n", "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_ANSWER_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LookupError("it did not answer in time") from None
+    if done.returncode:
+        raise PermissionError(errno.EPERM, "it refuses us")
+    return "runs programs as root without a password"
+
+
+# -- what is around us
+
+
+def _surroundings() -> Iterator[Result]:
+    """Told only where there is a sandbox: what it kept from us says nothing about who is outside of it."""
+    with open("/proc/self/status", "rb") as file:
+        told = dict(line.split(b":\t", 1) for line in file if b":\t" in line)
+    if told.get(b"NoNewPrivs", b"").strip() == b"1" and told.get(b"Seccomp", b"").strip() == b"2" and _landlocked():
+        how = "no_new_privs, seccomp, and writing is refused where modes allow it"
+        yield {"id": "sandbox", "target": "attacker", "held": True, "how": how}
+
+
+def _landlocked() -> bool:
+    """Whether something refuses what modes and owners allow: access(2) does not ask Landlock, open(2) does."""
+    for folder in ("/tmp", "/var/tmp"):  # noqa: S108
+        if os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            try:
+                _create_in(folder)
+            except OSError as refused:
+                if refused.errno in (errno.EACCES, errno.EPERM):
+                    return True
+    return False
 
 
 # -- the operator's socket

@@ -57,7 +57,7 @@ def launch() -> Launched:
 
     Call it while nothing else has been imported and no thread started.
     """
-    _isolate()
+    isolate()
     hardening.harden()
     if hardening.status("Threads") != 1:
         raise Unsafe([Problem("launch", 0, 0, "something started a thread before the broker; remove it")])
@@ -75,7 +75,7 @@ def launch() -> Launched:
     return launched
 
 
-def _isolate() -> None:
+def isolate() -> None:
     """Start anew unless neither Python nor the linker runs what the environment or the working directory says."""
     loaded = [name for name in _LOADED_BY_THE_LINKER if name in os.environ]
     open_to_debuggers = getattr(sys, "is_remote_debug_enabled", bool)()

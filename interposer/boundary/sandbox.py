@@ -126,10 +126,16 @@ def beneath(place: str, folder: str) -> bool:
     return place != folder and place.startswith(folder.rstrip("/") + "/")
 
 
-def threatened(path: str, writable: Iterable[str]) -> str | None:
+def threatened(path: str, writable: Iterable[str], *, passable: bool = False) -> str | None:
     """The writable place from which what `path` leads to could be replaced; None when there is none. Raises
-    `OSError` for what cannot be looked at."""
-    passed = [step.path for step in ownership.steps(path)]
+    `OSError` for what cannot be looked at. With `passable`, a folder that we may not pass ends the way: nobody of our
+    uid finds anything behind it."""
+    passed = list[str]()
+    try:
+        passed.extend(step.path for step in ownership.steps(path))
+    except PermissionError:
+        if not passable:
+            raise
     for place in writable:
         if any(step == place or beneath(step, place) for step in passed):
             return place

@@ -26,6 +26,8 @@ _X32 = 0x40000000
 
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 """Typing into a terminal, and pasting into a console (ioctl_tty(2), ioctl_console(2))."""
+F_SETLEASE = 1024
+"""Whoever opens a file with a lease waits for its holder (fcntl(2)): the broker's, that reads its policy again."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -66,6 +68,7 @@ class Machine:
     setpriority: int
     ioprio_set: int
     ioctl: int
+    fcntl: int
 
 
 MACHINES = {
@@ -79,6 +82,7 @@ MACHINES = {
         setpriority=141,
         ioprio_set=251,
         ioctl=16,
+        fcntl=72,
     ),
     "aarch64": Machine(
         0xC00000B7,
@@ -90,6 +94,7 @@ MACHINES = {
         setpriority=140,
         ioprio_set=30,
         ioctl=29,
+        fcntl=25,
     ),
 }
 
@@ -126,6 +131,11 @@ def _instructions(machine: Machine) -> list[Instruction]:
     found += _only(machine.setpriority, {0: 0, 1: 0})  # PRIO_PROCESS, the caller
     found += _only(machine.ioprio_set, {0: 1, 1: 0})  # IOPRIO_WHO_PROCESS, the caller
     found += [
+        (_EQUAL, 0, 4, machine.fcntl),
+        (_LOAD, 0, 0, _argument(1)),
+        (_EQUAL, 0, 1, F_SETLEASE),
+        (_RETURN, 0, 0, REFUSE),
+        (_RETURN, 0, 0, ALLOW),
         (_EQUAL, 0, 5, machine.ioctl),
         (_LOAD, 0, 0, _argument(1)),
         (_EQUAL, 1, 0, TIOCSTI),

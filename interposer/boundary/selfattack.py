@@ -6,6 +6,7 @@ What was not tried proves nothing, and an empty list of attacks proves nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -41,8 +42,12 @@ _REMEDIES = {
     "write-file": "let only root or the broker's own user write to it (chown, chmod go-w)",
     "replace-file": "let only root or the broker's own user write to the directories above it",
     "operate": "keep admin.key readable by operators only, and the agent away from the state folder",
+    "become": "take this user out of the group that may do so (docker, lxd, sudo), or out of sudoers",
     "core": "set the limit for core files to 0 (systemd: LimitCORE=0)",
 }
+
+
+_NOTHING_THERE = (os.strerror(errno.ENOENT), os.strerror(errno.ECONNREFUSED))
 
 
 class NotTried(InterposerError):
@@ -76,7 +81,7 @@ class Finding:
     def remedy(self, same_user: bool) -> str:
         """What to change when it did not hold."""
         found = _REMEDIES.get(self.id)
-        return found if found and not same_user else _OWN_USER
+        return found if found and (not same_user or self.id == "become") else _OWN_USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +110,16 @@ def verdict(findings: Sequence[Finding], attacker: Attacker, broker_uid: int) ->
         return Verdict("L1", f"{len(untried)} attacks could not be tried as {attacker}", broken, untried, same)
     if not any(finding.held and _is_on(finding, BROKER) for finding in findings):
         return Verdict("L1", "no attack on the broker's process was tried", broken, untried, same)
-    if not same and attacker.uid != 0:
+    inside = any(finding.held and finding.id == "sandbox" for finding in findings)
+    if not same and attacker.uid != 0 and not attacker.confined and not inside:
         return Verdict("L4", f"{len(findings)} attacks as another user ({attacker}) got nothing", same_user=False)
-    if any(finding.held and finding.id == "signal" and _is_on(finding, BROKER) for finding in findings):
-        # Nothing but a sandbox around the attacker keeps signals of the same user from a process.
-        return Verdict("L2", f"{len(findings)} attacks with the broker's own uid, from inside a sandbox, got nothing")
+    if inside and any(finding.held and finding.id == "signal" and _is_on(finding, BROKER) for finding in findings):
+        # The thief saw the sandbox around it at work; whether we meant to put it there does not matter.
+        return Verdict(
+            "L2", f"{len(findings)} attacks as {attacker}, from inside a sandbox, got nothing", same_user=same
+        )
+    if attacker.confined:
+        return Verdict("L1", "the attacker did not see the sandbox around itself at work", same_user=same)
     return Verdict("L1", "nothing stands between the broker and other programs of its own user")
 
 
@@ -122,7 +132,8 @@ def weakest(verdicts: Sequence[Verdict]) -> Verdict:
 
 def _counts(finding: Finding) -> bool:
     """A file that is not there, or an upstream that ended meanwhile, is nothing to hold; a broker's process is."""
-    return finding.id not in ("read-file", "write-file", "replace-file", "operate") and not _is_on(finding, UPSTREAM)
+    on_place = finding.id in ("read-file", "write-file", "replace-file", "operate")
+    return finding.how not in _NOTHING_THERE if on_place else not _is_on(finding, UPSTREAM)
 
 
 def _is_on(finding: Finding, role: str) -> bool:

@@ -6,7 +6,10 @@ can see: who listens on the socket, and which processes are below it.
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
+import pwd
 import shutil
 import socket
 import struct
@@ -15,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from interposer import ownership
 from interposer.model import JsonObject
 
 KEPT = ("write", "replace")
@@ -34,7 +38,30 @@ class Place:
     """A folder with everything below it."""
 
     def shown(self) -> JsonObject:
-        return {"target": self.target, "path": self.path, "do": list(self.do), "deep": self.deep}
+        shown: JsonObject = {"target": self.target, "path": self.path, "do": list(self.do), "deep": self.deep}
+        return shown | {"way": _way(self.path)}
+
+
+def _way(path: str) -> list[str]:
+    """What the kernel passes on the way: where links lead may be hidden from a thief who can get there otherwise."""
+    found = list[str]()
+    with contextlib.suppress(OSError):
+        found += [step.path for step in ownership.steps(path)]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a broker runs."""
+
+    name: str
+    """What for."""
+    words: Sequence[str]
+    cwd: str
+    path: str = os.defpath
+    """PATH, where a program without a slash is looked for."""
+    sure: bool = True
+    """Whether that is the PATH which the broker uses, and not ours."""
 
 
 def kept(
@@ -45,10 +72,12 @@ def kept(
     folder: Path,
     credentials: Iterable[tuple[str, str]],
     sockets: Iterable[str],
-    commands: Iterable[tuple[str, Sequence[str], str]],
+    commands: Iterable[Command],
+    keys: Iterable[Path] = (),
 ) -> list[Place]:
-    """The places of one broker. `credentials` are (name, path); `commands` are (upstream, words, working directory)."""
+    """The places of one broker. `credentials` are (name, path); `keys` check the issuers' tokens."""
     named = [("configuration", config), ("policy", policy), ("revoked list", revoked)]
+    named += [("keys of an issuer", path) for path in keys]
     record = [
         Place(f"record {name}", str(folder / name), SECRET) for name in ("record.db", "record.db-wal", "record.db-shm")
     ]
@@ -58,16 +87,31 @@ def kept(
         *record,
         *(Place(f"credential of {name}", path, SECRET) for name, path in credentials),
         *(Place(f"place of the socket {path}", path, ("replace",)) for path in sockets),
-        *(Place(f"program of {name}", path, KEPT) for name, path in _programs(commands)),
+        *(place for command in commands for place in _run(command)),
         *_code(),
     ]
 
 
-def _programs(commands: Iterable[tuple[str, Sequence[str], str]]) -> Iterator[tuple[str, str]]:
-    """What an upstream runs: the program, and every word that names a file."""
-    for name, words, cwd in commands:
-        found = [shutil.which(words[0]), *(os.path.join(cwd, word) for word in words[1:])]
-        yield from ((name, path) for path in dict.fromkeys(filter(None, found)) if os.path.isfile(path))
+def _run(command: Command) -> Iterator[Place]:
+    """The folder it starts in, the program and the folders that it is looked for in before it is found, and every word
+    that names a file."""
+    yield Place(f"working directory of {command.name}", command.cwd, KEPT)
+    program = command.words[0] if command.words else ""
+    found = list[str]()
+    if "/" in program:
+        found.append(os.path.join(command.cwd, program))
+    elif program:
+        # As execvp(3): what is relative in PATH is relative to where the program starts.
+        for entry in command.path.split(os.pathsep):
+            folder = os.path.join(command.cwd, entry)
+            if command.sure:
+                yield Place(f"PATH of {command.name}", folder, KEPT)
+            if there := shutil.which(program, path=folder):
+                found.append(there)
+                break
+    files = [os.path.join(command.cwd, word) for word in command.words[1:]]
+    for path in dict.fromkeys([*found, *filter(os.path.isfile, files)]):
+        yield Place(f"program of {command.name}", path, KEPT)
 
 
 def _code() -> Iterator[Place]:
@@ -76,9 +120,24 @@ def _code() -> Iterator[Place]:
     yield Place("the broker's code", package, KEPT, deep=True)
     for path in dict.fromkeys((sys.executable, os.path.realpath(sys.executable))):
         yield Place(f"interpreter {path}", path, KEPT)
-    for path in dict.fromkeys(os.path.abspath(entry) for entry in sys.path if entry):
-        if os.path.exists(path):
-            yield Place(f"library {path}", path, KEPT)
+    # Started by `python -m`, doctor's own first entry is the working directory; the broker, isolated, has none.
+    entries = sys.path[0 if sys.flags.safe_path else 1 :]
+    paths = list(dict.fromkeys(os.path.abspath(entry) for entry in entries if entry))
+    for path in paths:
+        # What lies in another one is looked through with that, unless below a name that is left out there.
+        above = [other for other in paths if path.startswith(f"{other}/") and path[len(other) + 1] != "."]
+        deep = os.path.isdir(path) and not above
+        yield Place(f"library {path}", path, KEPT, deep=deep)
+
+
+def members(gid: int) -> list[int]:
+    """The users of a group, by their primary group or by its list."""
+    found = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == gid}
+    with contextlib.suppress(KeyError):
+        for name in grp.getgrgid(gid).gr_mem:
+            with contextlib.suppress(KeyError):
+                found.add(pwd.getpwnam(name).pw_uid)
+    return sorted(found)
 
 
 def processes(broker: int, supervisor: int | None = None) -> list[JsonObject]:
@@ -134,12 +193,38 @@ def _command_line(pid: int) -> bytes:
         return file.read()
 
 
+def elsewhere(pid: int) -> str:
+    """Why a process cannot be attacked from here, for it is in another PID namespace; empty when it is in ours."""
+    if pid <= 0:
+        return "it runs in another PID namespace, where we see no process of its (a container?)"
+    if os.readlink("/proc/self") != str(os.getpid()):
+        return "the /proc that we see is of another PID namespace than ours"
+    with contextlib.suppress(OSError):
+        if os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid"):
+            return f"its process {pid} is in another PID namespace (a container?)"
+    # Who may not read the link may read this: one number for each namespace that it is in (proc(5)).
+    if len(_numbers(pid)) > len(_numbers(os.getpid())):
+        return f"its process {pid} is in another PID namespace (a container?)"
+    return ""
+
+
+def _numbers(pid: int) -> list[bytes]:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        return next((line.split()[1:] for line in file if line.startswith(b"NSpid:")), [])
+    return []
+
+
 def listener(path: str) -> tuple[int, int]:
     """(pid, uid) of who listens on a Unix socket, told by the kernel (SO_PEERCRED). Raises `OSError`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(5)
         probe.connect(path)
-        pid, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return peer(probe)
+
+
+def peer(line: socket.socket) -> tuple[int, int]:
+    """(pid, uid) of who listens at the other end, at the time when it began to; pid 0 for one that we cannot see."""
+    pid, uid, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid & 0xFFFFFFFF
 
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import socket
+import struct
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,12 @@ class AdminClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def peer(self) -> tuple[int, int]:
+        """(pid, uid) of who listens at the other end of this very connection, told by the kernel (SO_PEERCRED)."""
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _ = struct.unpack("iII", raw)
+        return pid, uid
 
     def close(self) -> None:
         self._socket.close()

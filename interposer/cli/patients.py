@@ -19,7 +19,7 @@ from pathlib import Path
 
 from interposer import config, parts
 from interposer.boundary import targets
-from interposer.boundary.selfattack import Finding, NotTried
+from interposer.boundary.selfattack import LEVELS, Finding, NotTried
 from interposer.errors import ConfigurationError
 from interposer.model import JsonObject
 from interposer.settings import Settings, settings
@@ -72,7 +72,8 @@ class Patient:
 
     @property
     def job(self) -> JsonObject:
-        return {**{name: self.report[name] for name in ("processes", "places", "operator")}, "canary": self.canary}
+        told = {name: self.report[name] for name in ("processes", "places", "operator")}
+        return {**told, "canary": self.canary, "self": True}
 
     @property
     def agents(self) -> str | None:
@@ -82,9 +83,10 @@ class Patient:
 
 
 def chosen_by(file: str | None) -> Settings:
-    """The configuration that was named or is found; an unnamed one that we may not read counts as none."""
+    """The configuration that was named or is found; an unnamed one that we may not read counts as none. That of the
+    working directory has to be named: a broker that is started by it runs what an agent may have written there."""
     try:
-        return settings(file, None, [])
+        return settings(file, None, [], here=False)
     except ConfigurationError:
         if file:
             raise
@@ -95,7 +97,7 @@ def chosen_by(file: str | None) -> Settings:
 def patients(chosen: Settings, socket: str | None) -> Iterator[list[Patient]]:
     """Raises `NotTried` and `RefusedToStart`."""
     # Its operators learn the most, and a socket that is named may stand in the broker's home.
-    found = _asked(chosen.home if socket is None else Path(socket).absolute().parent)
+    found = _asked(chosen, chosen.home if socket is None else Path(socket).absolute().parent)
     if found:
         yield found
         return
@@ -107,7 +109,7 @@ def patients(chosen: Settings, socket: str | None) -> Iterator[list[Patient]]:
         yield [only]
 
 
-def _asked(under: Path) -> list[Patient]:
+def _asked(chosen: Settings, under: Path) -> list[Patient]:
     """Every broker that tells us, as its operators, what it is made of."""
     try:
         reached = brokers(under)
@@ -116,11 +118,13 @@ def _asked(under: Path) -> list[Patient]:
     found = []
     for client in reached:
         with client:
-            found.append(_told(client, f"it told so over {client.path}"))
+            found.append(_told(client, chosen, f"it told so over {client.path}"))
     return found
 
 
-def _told(client: AdminClient, how: str, canary: JsonObject | None = None) -> Patient:
+def _told(client: AdminClient, chosen: Settings, how: str, canary: JsonObject | None = None) -> Patient:
+    pid, uid = client.peer()
+    _require_here(str(client.path), pid)
     try:
         report, status = client.request("boundary/targets"), client.request("broker/status")
     except (AdminError, BrokerUnavailable) as error:
@@ -128,7 +132,54 @@ def _told(client: AdminClient, how: str, canary: JsonObject | None = None) -> Pa
     skills: JsonObject | None = None
     with contextlib.suppress(AdminError, BrokerUnavailable):
         skills = client.request("skills/list", wait_s=20.0)
-    return Patient(report, how, status, skills, canary)
+    _require_itself(report, client.path, pid, uid)
+    given = tuple(
+        Finding("places", name, None, "the broker does not tell of any")
+        for name in ("processes", "places")
+        if not report.get(name)
+    )
+    try:
+        report = _with_ours(report, parts.targets(chosen, client.path.parent, int(report["pid"])))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise NotTried(f"{client.path}: what it says of itself cannot be followed ({error!r})") from None
+    return Patient(report, how, status, skills, canary, given=given)
+
+
+def _require_here(path: str, pid: int) -> None:
+    """Raises `NotTried` for a broker whose processes we cannot see."""
+    why = targets.elsewhere(pid)
+    if why:
+        raise NotTried(f"{path}: {why}; run doctor where the broker runs, with its PID namespace")
+
+
+def _require_itself(report: JsonObject, path: Path, pid: int, uid: int) -> None:
+    """Anybody who owns the folder can answer there and tell of other processes: only the one that listens, or that it
+    watches over, may be spoken of. Raises `NotTried`."""
+    said = report.get("pid")
+    try:
+        same = isinstance(said, int) and (
+            (said == pid or targets.watcher(said) == pid)
+            and report.get("uid") == uid == targets.uid_of(pid) == targets.uid_of(said)
+        )
+    except OSError:
+        same = False
+    if not same:
+        raise NotTried(
+            f"{path}: process {pid} of uid {uid} answers there, and says that it is process {said} of uid "
+            f"{report.get('uid')}; it is no broker to believe, and nothing is proven"
+        )
+
+
+def _with_ours(report: JsonObject, seen: JsonObject) -> JsonObject:
+    """What the broker tells of, and what we know of: nobody attacks less because it was left out."""
+    found = {**seen, **report}
+    for name, key in (("processes", "pid"), ("places", "path"), ("operator", "socket")):
+        told = list(report.get(name) or [])
+        known = [[one[key], one.get("do"), one.get("deep")] for one in told]
+        found[name] = told + [one for one in seen[name] if [one[key], one.get("do"), one.get("deep")] not in known]
+    found["callers"] = sorted({*map(int, report.get("callers") or []), *seen["callers"]})
+    found["claim"] = max(filter(None, (report.get("claim"), seen["claim"])), default=None, key=LEVELS.index)
+    return found
 
 
 def _agents_socket(chosen: Settings) -> str | None:
@@ -153,7 +204,8 @@ def _seen(path: str, chosen: Settings) -> Patient:
         pid, uid = targets.listener(path)
     except OSError as error:
         raise NotTried(f"{path}: {error.strerror or error}; is the broker running?") from None
-    if pid <= 1:
+    _require_here(path, pid)
+    if pid == 1:
         raise NotTried(f"{path} was opened by process {pid} (socket activation); run doctor as root or as the broker")
     how = f"it listens on {path}; we (uid {os.geteuid()}) are not its operator"
     folder = _folder(chosen, path)
@@ -197,7 +249,9 @@ def _started(chosen: Settings) -> Iterator[Patient]:
         words = [*itself(), "stdio", "--config", str(file)]
         with _running(words, root, home) as process, _admin(process, home, root) as client:
             _await_upstream(client, configured)
-            told = _told(client, how if configured else f"{how}, with a built-in upstream", canary)
+            told = _told(
+                client, replace(chosen, home=home), how if configured else f"{how}, with a built-in upstream", canary
+            )
             yield replace(told, started=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)

@@ -30,11 +30,13 @@ TRIED = {
     "replace-file": "replace",
     "operate": "act as an operator",
     "places": "find the files",
+    "become": "become root",
+    "sandbox": "leave the sandbox around it",
 }
 HELD, BROKEN, UNTRIED = "held", "BROKEN", "not tried"
 _NAMED = 3
 _WIDE = 72
-_OF_NO_MEANING = ("No such file or directory", "it reads nothing", "Text file busy")
+_OF_NO_MEANING = ("No such file or directory", "it reads nothing")
 Row = tuple[str, str, str, str]
 
 

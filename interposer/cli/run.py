@@ -15,12 +15,13 @@ import click
 
 from interposer.display import printable
 
-from .serve import CONFIG, POLICY
+from .serve import POLICY
 
 if TYPE_CHECKING:
     from interposer.boundary.sandbox import Kernel, Sandbox
     from interposer.settings import Settings
 
+    from .joined import Joined
     from .supervision import Broker, Supervision
 
 SHOWN = 12
@@ -28,10 +29,14 @@ SHOWN = 12
 
 
 @click.command(
-    epilog="\b\nExample:\n  interposer run --write ~/.cache -- claude --permission-mode plan",
+    epilog="\b\nExample:\n  interposer run --write ~/.claude -- claude --permission-mode plan",
     context_settings={"allow_interspersed_args": False},
 )
-@CONFIG
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Configuration (default: $INTERPOSER_CONFIG, ~/.config/interposer/interposer.yaml; not ./interposer.yaml).",
+)
 @POLICY
 @click.option("--write", multiple=True, metavar="DIR", help="Writable besides the working directory; may be repeated.")
 @click.option("--read-only", is_flag=True, help="The working directory is not writable.")
@@ -58,7 +63,7 @@ def run(
     from interposer.boundary.sandbox import Kernel, prepared
     from interposer.settings import settings
 
-    from .enclosure import enclosure, handed_down
+    from .enclosure import enclosure, handed_down, of, searched
     from .supervision import CANNOT_EXECUTE, NOT_FOUND, BrokerFailed, Supervision
 
     kernel = Kernel.here()
@@ -67,22 +72,41 @@ def run(
     if program is None:
         _say(f"there is no program {command[0]!r}")
         sys.exit(NOT_FOUND)
-    chosen = settings(config, policy, [])
+    chosen = settings(config, policy, [], here=False)
+    _mention_ignored(config, quiet)
     with _temporary() as temporary, Supervision(_say) as children:
-        box = enclosure(chosen, temporary=temporary, write=write, read_only=read_only, environment=os.environ)
+        try:
+            standing = _standing(chosen)
+        except BrokerFailed as failed:
+            _say(str(failed))
+            sys.exit(failed.code)
+        report = standing.report if standing else None
+        box = enclosure(
+            chosen, temporary=temporary, write=write, read_only=read_only, environment=os.environ, report=report
+        )
+        concerned = [chosen, of(report)] if report else [chosen]
+        notes = _notes(concerned)
+        search, taken = searched(os.environ, box.writable)
+        notes += [] if standing else taken
         if dry_run:
-            click.echo(_described(kernel, box, "not started"))
+            told = _told(standing) if standing else "not started"
+            click.echo(_described(kernel, box, told, notes, standing.address if standing else ""))
             return
         with prepared(box, kernel) as entrance:
-            try:
-                broker = _broker(children, chosen, policy)
-            except BrokerFailed as failed:
-                _say(str(failed))
-                sys.exit(failed.code)
+            address, told = "", ""
+            if standing:
+                address, told = standing.address, _told(standing)
+            else:
+                try:
+                    broker = _started(children, chosen, policy, search)
+                except BrokerFailed as failed:
+                    _say(str(failed))
+                    sys.exit(failed.code)
+                address, told = broker.address, f"started for this run, its log is {broker.log}"
             if not quiet:
-                click.echo(_described(kernel, box, _told(broker), broker.address), err=True)
-            environment = handed_down(chosen, os.environ) | {
-                "INTERPOSER_SOCKET": broker.address.removeprefix("unix:"),
+                click.echo(_described(kernel, box, told, notes, address), err=True)
+            environment = handed_down(concerned, os.environ) | {
+                "INTERPOSER_SOCKET": address.removeprefix("unix:"),
                 "TMPDIR": temporary,
             }
             agent, failure = children.start_agent(program, command, environment, entrance)
@@ -104,35 +128,66 @@ def _require(kernel: Kernel, allow_weaker: bool) -> None:
         sys.exit(2)
 
 
-def _broker(children: Supervision, chosen: Settings, policy: str | None) -> Broker:
-    """The one that stands, or one of our own. Raises `BrokerFailed`."""
-    from interposer.state import private
+def _mention_ignored(config: str | None, quiet: bool) -> None:
+    """What stands in the working directory may be an earlier agent's work."""
+    from interposer.config import HERE
 
-    from .supervision import Broker, BrokerFailed, answers
+    if HERE.exists() and not quiet and not config and not os.environ.get("INTERPOSER_CONFIG"):
+        _say(f"{HERE.absolute()} is ignored: an agent could have written it; name it by --config if it is meant")
+
+
+def _standing(chosen: Settings) -> Joined | None:
+    """The broker that answers already. Raises `BrokerFailed`."""
+    from .joined import joined
+    from .supervision import BrokerFailed, answers
 
     named = os.environ.get("INTERPOSER_SOCKET")
     configured = chosen.config.listen.socket.path
     address = named or str(chosen.base / configured if configured else chosen.home / "broker.sock")
     if answers(address):
-        return Broker(address)
+        return joined(address, named=bool(named or configured), states=[chosen.home])
     if named:
         raise BrokerFailed(f"no broker answers at {named} ($INTERPOSER_SOCKET); start it, or unset the variable", 5)
+    return None
+
+
+def _started(children: Supervision, chosen: Settings, policy: str | None, search: dict[str, str]) -> Broker:
+    """A broker of our own. Raises `BrokerFailed`."""
+    from interposer.state import private
+
     if not chosen.upstreams:
         raise click.UsageError("no configuration with upstreams; write an interposer.yaml and name it by --config")
     private(chosen.home)
     words = [*(["--config", str(chosen.file)] if chosen.file else []), *(["--policy", policy] if policy else [])]
     sources = chosen.sources().values()
     passed = [int(source[3:]) for source in sources if source.startswith("fd:") and source[3:].isdecimal()]
-    return children.start_broker(words, chosen.home / "broker.log", passed)
+    return children.start_broker(words, chosen.home / "broker.log", passed, {**os.environ, **search})
 
 
-def _told(broker: Broker) -> str:
-    if broker.process is None:
-        return f"the one at {broker.address}, which was running"
-    return f"started for this run, its log is {broker.log}"
+def _told(standing: Joined) -> str:
+    at = f"the one at {standing.address}, which was running"
+    if standing.report is not None:
+        return at
+    if standing.uid is None:
+        return f"{at}; who it belongs to cannot be told, and nothing of its is hidden here"
+    return f"{at} as uid {standing.uid} (L4: its files are not yours, so none needs to be hidden)"
 
 
-def _described(kernel: Kernel, box: Sandbox, broker: str, address: str = "") -> str:
+def _notes(concerned: list[Settings]) -> list[str]:
+    """What the sandbox cannot keep from the agent, of how the broker is configured."""
+    commands = {
+        source.removeprefix("command:").split()[0]
+        for each in concerned
+        for source in each.sources().values()
+        if source.removeprefix("command:").strip() and source.startswith("command:")
+    }
+    return [
+        f"! a credential comes from {command}: the agent gets it, too, if it can run that with what is not hidden"
+        for command in sorted(commands)
+    ]
+
+
+def _described(kernel: Kernel, box: Sandbox, broker: str, notes: list[str], address: str) -> str:
     """What the sandbox gives and does not give, as one block."""
     from interposer.boundary.reachable import reachable
 
@@ -143,6 +198,7 @@ def _described(kernel: Kernel, box: Sandbox, broker: str, address: str = "") -> 
         f"  writable  {_list((*box.writable, '/dev/shm'))}",  # noqa: S108
         f"  hidden    {_list(box.hidden)}",
     ]
+    lines += [f"  {printable(note)}" for note in notes]
     if os.geteuid() == 0:
         lines.append("  ! you are root: the agent has no capabilities, but services that obey root obey it")
     own = (address.removeprefix("unix:"), os.path.join(os.path.dirname(address.removeprefix("unix:")), "admin.sock"))

@@ -86,7 +86,9 @@ class Supervision:
             self._clear()  # upstreams of a broker that could not end them
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def start_broker(self, words: Sequence[str], log: Path, pass_fds: Sequence[int]) -> Broker:
+    def start_broker(
+        self, words: Sequence[str], log: Path, pass_fds: Sequence[int], environment: Mapping[str, str]
+    ) -> Broker:
         """`interposer serve`, once it says `ready`. Raises `BrokerFailed`."""
         entry = Path(__file__).parents[1] / "__main__.py"
         parent = os.getpid()
@@ -99,6 +101,7 @@ class Supervision:
                 stderr=file,
                 start_new_session=True,
                 pass_fds=pass_fds,
+                env=dict(environment),
                 preexec_fn=lambda: self._before_broker(parent),
             )
         self._broker = Broker("", process, log)

@@ -21,7 +21,10 @@ class EnvSecrets:
     def __init__(self, variables: Mapping[str, str], *, insecure: bool) -> None:
         """Raises `ConfigurationError` unless `insecure` is said."""
         if not insecure:
-            problem = "the environment can be read by other processes; use file:PATH, or set insecure_env: true in interposer.yaml to accept that"
+            problem = (
+                "the environment can be read by other processes; use file:PATH, or set insecure_env: true in "
+                "interposer.yaml to accept that"
+            )
             raise ConfigurationError([Problem(f"env:{name}", 0, 0, problem) for name in variables.values()])
         self._variables = dict(variables)
         _log.warning("INSECURE: credentials are taken from the environment (%s)", ", ".join(sorted(variables.values())))

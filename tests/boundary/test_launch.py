@@ -138,7 +138,7 @@ def test_an_interpreter_that_cannot_be_isolated_is_refused(monkeypatch: pytest.M
     monkeypatch.setitem(sys._xoptions, "launched", True)
     monkeypatch.setenv("LD_PRELOAD", "x")
     with pytest.raises(Unsafe, match="wrapper"):
-        launch._isolate()
+        launch.isolate()
 
 
 def test_the_agent_is_who_started_the_command(installation: Installation, person: Person) -> None:

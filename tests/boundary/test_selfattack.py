@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from interposer import parts
 from interposer.boundary import attack as thief
-from interposer.boundary import targets
+from interposer.boundary import selfattack, targets
 from interposer.boundary.selfattack import Attacker, Finding, NotTried, Verdict, attack, myself, user, verdict, weakest
 from interposer.model import JsonObject
+from interposer.settings import settings
 from tests.e2e.needs import missing
 
 BROKER_UID, OTHER_UID = 900, 901
@@ -33,6 +40,7 @@ def finding(held: bool | None, id: str = "environ", target: str = "broker 7") ->
 
 
 HELD = [finding(True), finding(True, "signal"), finding(True, "write-file", "policy p")]
+SANDBOX = finding(True, "sandbox", "attacker")
 SAME, CONFINED = Attacker(BROKER_UID, 1), Attacker(BROKER_UID, 1, confined=True)
 OTHER, ROOT = Attacker(OTHER_UID, 1), Attacker(0, 0)
 
@@ -41,9 +49,13 @@ OTHER, ROOT = Attacker(OTHER_UID, 1), Attacker(0, 0)
     ("findings", "attacker", "level"),
     [
         (HELD, OTHER, "L4"),
-        (HELD, CONFINED, "L2"),
-        (HELD, SAME, "L2"),
-        (HELD, ROOT, "L2"),
+        ([*HELD, SANDBOX], CONFINED, "L2"),
+        ([*HELD, SANDBOX], SAME, "L2"),
+        ([*HELD, SANDBOX], ROOT, "L2"),
+        (HELD, CONFINED, "L1"),
+        (HELD, SAME, "L1"),
+        (HELD, ROOT, "L1"),
+        (HELD, Attacker(OTHER_UID, 1, confined=True), "L1"),
         (HELD[:1], SAME, "L1"),
         (HELD[:1], ROOT, "L1"),
         (HELD[:1], CONFINED, "L1"),
@@ -55,7 +67,9 @@ OTHER, ROOT = Attacker(OTHER_UID, 1), Attacker(0, 0)
         ([*HELD, finding(False, "environ", "upstream 9 (node)")], CONFINED, "L1"),
         ([*HELD, finding(None, "ptrace")], OTHER, "L1"),
         ([*HELD, finding(None, "ptrace", "upstream 9 (node)")], OTHER, "L4"),
-        ([*HELD, finding(None, "write-file", "revoked list")], OTHER, "L4"),
+        ([*HELD, Finding("write-file", "revoked list", None, "No such file or directory")], OTHER, "L4"),
+        ([*HELD, Finding("write-file", "library", None, "9 entries were tried, the rest was not")], OTHER, "L1"),
+        ([*HELD, SANDBOX], OTHER, "L2"),
         ([*HELD, finding(None, "places", "policy")], OTHER, "L1"),
     ],
 )
@@ -216,7 +230,7 @@ def test_the_places_of_a_broker_are_those_it_trusts_and_those_it_keeps_secret(tm
         folder=tmp_path / "state",
         credentials=[("crm", str(tmp_path / "key"))],
         sockets=[str(tmp_path / "broker.sock")],
-        commands=[("crm", [sys.executable, "server.py"], str(tmp_path))],
+        commands=[targets.Command("crm", [sys.executable, "server.py"], str(tmp_path))],
     )
     done = {place.path: place.do for place in found}
     assert done[str(tmp_path / "interposer.yaml")] == done[str(tmp_path / "policy.yaml")] == targets.KEPT
@@ -224,3 +238,164 @@ def test_the_places_of_a_broker_are_those_it_trusts_and_those_it_keeps_secret(tm
     assert done[str(tmp_path / "broker.sock")] == ("replace",)
     assert done[str(program)] == targets.KEPT
     assert any(place.deep and place.path.endswith("/interposer") for place in found)
+
+
+@contextlib.contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder that every user can pass through and nobody but root changes."""
+    with tempfile.TemporaryDirectory(prefix="interposer-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def replaced(path: Path, attacker: Attacker) -> bool | None:
+    place = targets.Place("program", str(path), ("replace",))
+    (found,) = attack(job(places=[place]), attacker)
+    return found.held
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("server", False), ("server", True), ("folder/x/server", False)])
+def test_a_link_in_a_folder_of_the_agents_is_a_way_to_replace_what_it_leads_to(name: str, hidden: bool) -> None:
+    """A program that is root's, found by a link that is not, is not root's; also where only others see the link."""
+    attacker = outsider()
+    with shared_folder() as root:
+        (root / "real/x").mkdir(parents=True)
+        (root / "real/x/server").write_text("")
+        (root / "agents").mkdir()
+        for link in ("server", "folder"):
+            (root / "agents" / link).symlink_to(root / {"server": "real/x/server", "folder": "real"}[link])
+        assert replaced(root / "agents" / name, attacker) is True
+        os.chown(root / "agents", attacker.uid, attacker.gid)
+        named = root / "agents" / name
+        if hidden:
+            (root / "private").mkdir(mode=0o700)
+            (root / "private/first").symlink_to(named)
+            named = root / "private/first"
+        assert replaced(named, attacker) is False
+
+
+@pytest.mark.parametrize(("mode", "held"), [(0o777, False), (0o755, True)])
+def test_a_program_that_runs_is_writable_where_its_mode_says_so(mode: int, held: bool) -> None:
+    """`Text file busy` comes after the question for permission: it is a yes."""
+    attacker = outsider()
+    with shared_folder() as root:
+        program = root / "server"
+        shutil.copy("/bin/sleep", program)
+        program.chmod(mode)
+        with subprocess.Popen([program, "60"]) as process:
+            try:
+                place = targets.Place("program", str(program), ("write",))
+                (found,) = attack(job(places=[place]), attacker)
+            finally:
+                process.kill()
+        assert found.held is held
+
+
+def test_what_was_not_looked_through_does_not_count_as_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither more entries than are tried, nor a folder that can be passed and not listed."""
+    (tmp_path / "x").mkdir()
+    monkeypatch.setattr(thief, "_write", lambda path: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")))
+    shown = targets.Place("library", str(tmp_path), ("write",), deep=True).shown()
+    assert thief.run({"places": [shown]})[0]["held"] is True
+    monkeypatch.setattr(thief, "_ENTRIES", 1)
+    (unfinished,) = thief.run({"places": [shown]})
+    assert unfinished["held"] is None
+    found = [*HELD, Finding(**unfinished)]
+    assert verdict(found, OTHER, BROKER_UID).level == "L1"
+
+
+def test_a_folder_of_the_broker_that_can_be_passed_and_not_listed_is_not_held() -> None:
+    """Who knows a name in it may write there, and the names of modules are known."""
+    attacker = outsider()
+    with shared_folder() as root:
+        (root / "package").mkdir()
+        (root / "package/module.py").touch()
+        (root / "package/module.py").chmod(0o666)
+        (root / "package").chmod(0o711)
+        place = targets.Place("library", str(root), ("write",), deep=True)
+        assert [one.held for one in attack(job(places=[place]), attacker)] == [None]
+
+
+def test_a_dependency_that_agents_may_write_is_found() -> None:
+    """Through a link in the folder of libraries as well."""
+    attacker = outsider()
+    with shared_folder() as root:
+        for folder in ("site/package", "elsewhere"):
+            (root / folder).mkdir(parents=True)
+            (root / folder / "module.py").touch()
+        (root / "site/linked").symlink_to(root / "elsewhere")
+        place = targets.Place("library", str(root / "site"), ("write",), deep=True)
+        assert [one.held for one in attack(job(places=[place]), attacker)] == [True]
+        for found in ("site/package", "elsewhere"):
+            (root / found / "module.py").chmod(0o666)
+            assert [one.held for one in attack(job(places=[place]), attacker)] == [False]
+            (root / found / "module.py").chmod(0o644)
+    deep = {place.path for place in targets._code() if place.deep}
+    assert any(place.path.endswith("/site-packages") for place in targets._code()), (
+        "the suite runs from a folder of them"
+    )
+    for path in (place.path for place in targets._code() if os.path.isdir(place.path)):
+        assert any(path == each or (path.startswith(f"{each}/") and "/." not in path[len(each) :]) for each in deep)
+
+
+def test_kernel_threads_are_no_broker() -> None:
+    """They have no memory that could be read, and nothing about a boundary follows from that."""
+    threads = [
+        int(name) for name in os.listdir("/proc") if name.isdigit() and not thief.Process(int(name), None).has_memory()
+    ]
+    process = subprocess.Popen(["/bin/true"])
+    try:
+        # It has ended and is not waited for: the same to see as a kernel thread, and there is one on every machine.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        for pid in [process.pid, *threads[:1]]:
+            assert {one.held for one in attack(job(pid), myself())} == {None}
+    finally:
+        process.wait()
+
+
+def test_a_program_is_looked_for_as_its_upstream_would(tmp_path: Path) -> None:
+    """By its own PATH and from its own folder; whoever can put one of that name in an earlier folder is a danger."""
+    for name in ("bin", "first", "run"):
+        (tmp_path / name).mkdir()
+    for path in ("bin/serve", "run/here"):
+        (tmp_path / path).write_text("#!/bin/sh\n")
+        (tmp_path / path).chmod(0o755)
+    cwd = str(tmp_path / "run")
+    path = f"{tmp_path}/first:../bin:{tmp_path}/run"
+    found = {place.path: place.do for place in targets._run(targets.Command("crm", ["serve"], cwd, path))}
+    assert found == dict.fromkeys([cwd, f"{tmp_path}/first", f"{cwd}/../bin", f"{cwd}/../bin/serve"], targets.KEPT)
+    found = {place.path: place.do for place in targets._run(targets.Command("crm", ["./here"], cwd, path))}
+    assert found == dict.fromkeys([cwd, f"{cwd}/./here"], targets.KEPT)
+
+
+def test_sockets_that_start_programs_as_root_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may connect to a container engine is root, whatever the broker does."""
+    attacker = outsider()
+    with shared_folder() as root, socket.socket(socket.AF_UNIX) as engine:
+        path = root / "docker.sock"
+        engine.bind(str(path))
+        engine.listen()
+        source = thief.__spec__.loader.get_source(thief.__name__)  # type: ignore[union-attr]
+        changed = root / "attack.py"
+        changed.write_text(source.replace('"/run/docker.sock"', repr(str(path))))
+        monkeypatch.setattr(selfattack, "_SOURCE", changed)
+        for mode, held in ((0o600, True), (0o666, False)):
+            path.chmod(mode)
+            found = [one for one in attack({**job(), "self": True}, attacker) if one.target == str(path)]
+            assert [(one.id, one.held) for one in found] == [("become", held)]
+
+
+def test_keys_and_programs_of_credentials_are_places_too(tmp_path: Path) -> None:
+    """Whoever writes an issuer's keys is everybody; whoever writes the program that prints a credential gets it."""
+    program, file = tmp_path / "print", tmp_path / "interposer.yaml"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    file.write_text(
+        "version: 1\nissuers: [{issuer: 'https://a.example', audience: broker, keys: {file: keys.json}}]\n"
+        f"callers: [{{uid: 64101, subject: a}}]\nlisten: {{socket: {{uids: [64102]}}}}\nupstreams:\n"
+        f"  crm: {{command: [cat], credential: {{env: KEY, source: 'command:{program} x'}}}}\n"
+    )
+    told = parts.targets(settings(str(file), None, []), tmp_path / "state", os.getpid())
+    done = {place["path"]: tuple(place["do"]) for place in told["places"]}
+    assert done[str(tmp_path / "keys.json")] == done[str(program)] == done[str(tmp_path)] == targets.KEPT
+    assert told["callers"] == [64101, 64102]

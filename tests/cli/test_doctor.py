@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pwd
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +19,7 @@ from typing import Any
 import anyio
 import pytest
 
+from interposer.boundary import targets
 from interposer.boundary.selfattack import Attacker, Finding, verdict
 from interposer.cli import checkup, patients, prescription
 from interposer.cli.doctor import NOBODY, attackers
@@ -19,6 +27,7 @@ from interposer.cli.patients import Patient, chosen_by
 from interposer.config import ApprovalsConfig, Config
 from interposer.errors import ConfigurationError
 from tests.cli.test_commands import run
+from tests.e2e.needs import missing
 
 REPORT: dict[str, Any] = {"pid": 7, "uid": 900, "processes": [], "places": [], "operator": [], "agents": None}
 STATUS = {"healthy": True, "record": "record.db"}
@@ -184,3 +193,137 @@ def test_our_configuration_is_not_taken_for_another_brokers(tmp_path: Path) -> N
     assert patients._folder(chosen, str(tmp_path / "other/broker.sock")) is None
     config.write_text("version: 1\n")
     assert patients._folder(chosen_by(str(config)), str(tmp_path / "x/broker.sock")) == tmp_path / "x"
+
+
+_IMPOSTOR = """
+import json, os, socket, sys
+home = sys.argv[1]
+told = json.loads(sys.argv[2])
+told = {name: os.getpid() if value == "SELF" else value for name, value in told.items()}
+os.chdir(home)
+line = socket.socket(socket.AF_UNIX)
+line.bind("admin.sock")
+line.listen()
+print("ready", flush=True)
+while True:
+    peer, _ = line.accept()
+    for asked in peer.makefile():
+        asked = json.loads(asked)
+        status = {"healthy": True, "record": "r"}
+        found = {"boundary/targets": told, "broker/status": status, "skills/list": {"skills": []}}
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": found.get(asked["method"], {})}
+        peer.sendall(json.dumps(answer).encode() + b"\\n")
+"""
+
+
+@contextlib.contextmanager
+def impostor(told: dict[str, Any], uid: int) -> Iterator[Path]:
+    """A program of the agent's that answers as a broker, in a state folder that is the agent's. Yields that."""
+    with tempfile.TemporaryDirectory(prefix="interposer-", dir="/tmp") as name:
+        home = Path(name)
+        (home / "admin.key").write_text("x")
+        home.chmod(0o755)
+        os.chown(home, uid, uid)
+        words = ["/usr/bin/python3", "-I", "-S", "-c", _IMPOSTOR, name, json.dumps(told)]
+        words[0] = os.path.realpath(sys.executable) if not os.path.exists(words[0]) else words[0]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, user=uid, group=uid, extra_groups=[]) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
+                yield home
+            finally:
+                process.kill()
+
+
+INIT = [{"target": "broker 1", "pid": 1, "stdin": False}]
+LIES: dict[str, dict[str, Any]] = {
+    "another process": {"pid": 1, "uid": 0, "processes": INIT},
+    "another user": {"pid": "SELF", "uid": 0, "processes": INIT},
+    "no number": {"pid": "7", "uid": 0, "processes": INIT},
+    "nothing": {"pid": None, "uid": None},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_who_answers_in_the_brokers_place_is_not_believed(lie: str) -> None:
+    """An agent that owns the state folder may answer there, and what it says of another process proves nothing."""
+    if os.geteuid() != 0:
+        missing("only root can start a program as another user: run as root")
+    with impostor({**REPORT, **LIES[lie]}, 64101) as home, anyio.fail_after(60):
+        code, said, talk = await doctor(home, "--as", "64101", "--claim", "L4")
+    assert (code, said) == (5, {}), talk
+    assert "nothing is proven" in talk
+
+
+async def test_who_tells_of_nothing_proves_nothing() -> None:
+    """Of itself it cannot lie; what it leaves out is attacked all the same, and does not count as held."""
+    if os.geteuid() != 0:
+        missing("only root can start a program as another user: run as root")
+    told = {**REPORT, "pid": "SELF", "uid": 64101}
+    with impostor(told, 64101) as home, anyio.fail_after(60):
+        code, said, talk = await doctor(home, "--as", "64102", "--claim", "L4")
+        assert (code, said["proven"]) == (1, "L1"), talk
+        attacks = said["attacked"][0]["attacks"]
+        assert {("places", None), ("environ", True)} <= {(one["id"], one["held"]) for one in attacks}
+        assert any(one["target"].startswith(f"state folder {home}") for one in attacks)
+        code, said, talk = await doctor(home, "--as", "64101")
+        assert said["proven"] == "L1", talk
+
+
+def test_a_process_in_another_pid_namespace_is_not_taken_for_one_of_ours() -> None:
+    """Its number means another process here, or none."""
+    assert targets.elsewhere(os.getpid()) == ""
+    assert "PID namespace" in targets.elsewhere(0)
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        missing("only root makes PID namespaces, by unshare(1): run as root")
+    words = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "echo $$; exec sleep 60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"1\n"
+            ((inside, _),) = targets.descendants(process.pid)
+            assert "PID namespace" in targets.elsewhere(inside)
+        finally:
+            process.kill()
+
+
+async def test_a_claim_is_not_proven_by_a_broker_of_doctors_own(tmp_path: Path) -> None:
+    """How the deployment's is started is not known, whatever the attacks on ours came to."""
+    if os.geteuid() != 0:
+        missing("only root can attack as another user: run as root")
+    code, said, talk = await doctor(tmp_path / "home", "--as", "64102", "--claim", "L4")
+    assert (code, said["proven"], said["covered"]) == (1, "L4", False), said["why"] + talk
+    code, text, _ = await run(tmp_path / "home", "doctor", "--as", "64102", "--claim", "L4")
+    assert code == 1
+    assert "a broker of doctor's own" in text
+
+
+async def test_no_broker_is_started_by_what_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may have written it, and a configuration names programs."""
+    file = tmp_path / "interposer.yaml"
+    file.write_text(f"version: 1\nupstreams: {{planted: {{command: [touch, '{tmp_path / 'planted'}']}}}}\n")
+    file.chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert chosen_by(None).file is None
+    assert chosen_by(str(file)).file == file
+    code, said, talk = await doctor(tmp_path / "home")
+    assert code == 0, talk
+    assert not (tmp_path / "planted").exists()
+    assert "upstream planted" not in {check["name"] for check in said["checks"]}
+
+
+def test_the_members_of_the_agents_group_attack_too(tmp_path: Path) -> None:
+    """By primary group as well, besides the callers that are configured; the broker's own user is not its attacker."""
+    if os.geteuid() != 0:
+        missing("only root can give files to another group: run as root")
+    path = tmp_path / "broker.sock"
+    path.touch()
+    someone = next(user for user in pwd.getpwall() if user.pw_uid not in (0, 900) and user.pw_gid != 0)
+    os.chown(path, 900, someone.pw_gid)
+    named = [one.uid for one in attackers(patient(callers=[64101], agents=str(path)), None, sandboxed=False)]
+    assert {64101, someone.pw_uid} <= set(named)
+    own = patient(callers=[64101], agents=str(path), uid=someone.pw_uid)
+    assert someone.pw_uid not in [one.uid for one in attackers(own, None, sandboxed=False)]

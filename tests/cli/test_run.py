@@ -366,7 +366,45 @@ def test_read_only_and_more_places(house: House) -> None:
 
 
 def beside_work(house: House) -> list[str]:
-    house.configure(house.work)
+    return ["--config", str(house.configure(house.work))]
+
+
+def config_through_link(house: House) -> list[str]:
+    (house.work / "link.yaml").symlink_to(house.settings / "interposer.yaml")
+    house.own(house.work)
+    return ["--config", "link.yaml"]
+
+
+def linked_code(house: House) -> list[str]:
+    """As uv links a cache into each environment."""
+    code = house.person.home / "server.py"
+    shutil.copy(house.installation.upstream, code)
+    (house.work / ".venv/lib").mkdir(parents=True)
+    os.link(code, house.work / ".venv/lib/server.py")
+    house.own(house.person.home)
+    file = house.settings / "interposer.yaml"
+    file.write_text(file.read_text().replace(house.installation.upstream, str(code)))
+    return []
+
+
+def write_cache(house: House) -> list[str]:
+    for name in (".npm", ".cache"):
+        (house.person.home / name).mkdir()
+    house.own(house.person.home)
+    file = house.settings / "interposer.yaml"
+    file.write_text(file.read_text() + "  other: {command: [npx, -y, some-server]}\n")
+    return ["--write", str(house.person.home / ".npm")]
+
+
+def write_uv_cache(house: House) -> list[str]:
+    write_cache(house)
+    file = house.settings / "interposer.yaml"
+    file.write_text(file.read_text().replace("npx, -y", "/usr/bin/env, uvx"))
+    return ["--write", str(house.person.home / ".cache")]
+
+
+def upstream_path_in_work(house: House) -> list[str]:
+    house.configure(house.settings, upstream=f"    env: {{PATH: '/usr/bin:{house.work}/bin'}}\n")
     return []
 
 
@@ -462,6 +500,11 @@ def write_nothing(house: House) -> list[str]:
     ("arrange", "said"),
     [
         (beside_work, "the configuration"),
+        (config_through_link, "the configuration"),
+        (linked_code, "hard link"),
+        (write_cache, "takes code from (npx)"),
+        (write_uv_cache, "where upstream other takes code from"),
+        (upstream_path_in_work, "in PATH, where the agent could write"),
         (policy_in_work, "the policy"),
         (policy_through_link, "the policy"),
         (credential_in_work, "a credential"),
@@ -611,6 +654,134 @@ def test_a_run_that_is_killed_takes_agent_and_broker_along(house: House) -> None
         # Its own children stay in the sandbox, and have no broker any more.
         for pid in of(house.person.uid):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_configuration_in_the_working_directory_is_not_taken(house: House) -> None:
+    """An earlier agent could have put it there, and its commands would run outside; that is said."""
+    file = house.configure(house.work)
+    planted = house.person.home / "planted"
+    file.write_text(file.read_text().replace('["', f'["/usr/bin/touch", "{planted}", "'))
+    done = house.run("--", *house.python(CALL))
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout
+    assert f"{file} is ignored" in done.stderr
+    assert not planted.exists()
+
+
+def test_a_broker_of_ours_that_stands_is_protected_as_well(house: House) -> None:
+    """Its own configuration, not the one that is found here, says what is hidden; where that is within reach of the
+    agent, the run does not start."""
+    away = house.person.home / "away"
+    file = house.configure(away, more=f"listen: {{socket: {{path: {away}/b.sock}}}}\nstate: {away}/kept\n")
+    words = ["serve", "--config", str(file), "--policy", "p.yaml"]
+    where = house.environment(INTERPOSER_SOCKET=str(away / "b.sock"))
+    shutil.copy(away / "policy.yaml", house.work / "p.yaml")
+    house.own(house.work)
+    with house.popen(words) as daemon:
+        try:
+            lines(daemon, b"ready")
+            refused = house.run("--", "touch", "started", env=where)
+            assert refused.returncode == 2, refused.stderr
+            assert "policy" in refused.stderr
+            assert str(house.work / "p.yaml") in refused.stderr
+            assert not (house.work / "started").exists()
+            stolen = house.run("--read-only", "--", "cat", str(away / "fake.credential"), env=where)
+            assert stolen.returncode == 1, stolen.stderr
+            assert stolen.stdout == ""
+            assert str(away / "kept") in stolen.stderr
+        finally:
+            daemon.terminate()
+
+
+def test_a_broker_of_ours_that_cannot_be_asked_is_not_joined(house: House) -> None:
+    """What it stands on is unknown, so nothing keeps the agent from it: exit 2, and what to do."""
+    listens = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.bind('mute.sock'); s.listen(); print('ready', flush=True)"
+    )
+    with house.person.popen(house.python(f"{listens}; input()")) as mute:
+        try:
+            lines(mute, b"ready")
+            where = house.environment(INTERPOSER_SOCKET=str(house.person.home / "mute.sock"))
+            done = house.run("--", "touch", "started", env=where)
+        finally:
+            mute.kill()
+    assert done.returncode == 2, done.stderr
+    assert "does not say what it stands on" in done.stderr
+    assert "stop it" in done.stderr
+    assert not (house.work / "started").exists()
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["its own folder", "a folder of ours"])
+def test_a_broker_of_another_user_is_joined_where_nobody_else_could_take_its_place(house: House, safe: bool) -> None:
+    """L4: nothing of its is ours to hide. Where we, or everybody, could have put the socket, it is not believed."""
+    other = house.installation.person(8)
+    listens = "import os, socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
+    listens += "os.chmod(sys.argv[1], 0o666); print('ready', flush=True); input()"
+    other.home.chmod(0o711 if safe else 0o777)
+    place = other.home / "b.sock"
+    try:
+        with other.popen(house.python(listens, str(place))) as foreign:
+            try:
+                lines(foreign, b"ready")
+                done = house.run("--", "echo", "in", env=house.environment(INTERPOSER_SOCKET=str(place)))
+            finally:
+                foreign.kill()
+    finally:
+        house.installation.forget(other)
+    assert (done.returncode, done.stdout) == ((0, "in\n") if safe else (2, "")), done.stderr
+    assert (f"as uid {other.uid} (L4" if safe else "could be by others") in done.stderr
+
+
+def test_the_broker_finds_no_programs_where_the_agent_writes(house: House) -> None:
+    """Entries of PATH that are writable, empty or relative are the agent's, and not the broker's."""
+    file = house.settings / "interposer.yaml"
+    file.write_text(file.read_text().replace(house.installation.python, "python"))
+    tools = house.work / ".venv/bin"
+    tools.mkdir(parents=True)
+    (house.person.home / "tools").symlink_to(tools)
+    house.own(house.work)
+    started = house.environment()
+    started["PATH"] = f"{house.person.home}/tools:{tools}::bin:{started['PATH']}"
+    evil = f"import os; open({str(tools / 'python')!r}, 'w').write('#!/bin/sh\\ntouch {house.work}/outside\\n'); "
+    evil += f"os.chmod({str(tools / 'python')!r}, 0o755); print(os.environ['PATH'])\n"
+    done = house.run("--", *house.python(evil + CALL), env=started)
+    assert done.returncode == 0, done.stderr
+    assert started["PATH"] in done.stdout
+    assert "hello" in done.stdout
+    assert "the broker's PATH is without" in done.stderr
+    assert not (house.work / "outside").exists()
+
+
+def test_a_standing_broker_with_a_path_into_a_writable_place_is_not_joined(house: House) -> None:
+    """It looks programs up again at each start of an upstream."""
+    path = f"{house.work}/.venv/bin:{house.environment()['PATH']}"
+    with house.popen(["serve"], env={**house.environment(), "PATH": path}) as daemon:
+        try:
+            lines(daemon, b"ready")
+            done = house.run("--", "true")
+        finally:
+            daemon.terminate()
+    assert done.returncode == 2, done.stderr
+    assert "in its PATH" in done.stderr
+
+
+def test_a_credential_that_a_command_prints_is_said(house: House) -> None:
+    """The agent may run that command as well; the private files that are named to it are hidden."""
+    file, key = house.settings / "interposer.yaml", house.settings / "fake.credential"
+    file.write_text(file.read_text().replace("file:fake.credential", f"command:/bin/cat {key}"))
+    done = house.run("--", "cat", str(key))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "! a credential comes from /bin/cat" in done.stderr
+
+
+def test_run_imports_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    """`python -m interposer run` would take modules from there, before there is a sandbox."""
+    (tmp_path / "shutil.py").write_text("open('outside', 'w')\n")
+    words = [sys.executable, "-m", "interposer", "run", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "outside").exists()
 
 
 def test_what_was_left_open_is_not_the_agents(house: House) -> None:

@@ -230,6 +230,8 @@ PROMISES = (
             "boundary/experiments/test_levels.py::test_doctor_says_l1_of_a_broker_with_the_agents_uid",
             "boundary/experiments/test_levels.py::test_doctor_says_l2_of_an_agent_in_the_sandbox",
             "boundary/experiments/test_levels.py::test_doctor_says_l4_of_a_broker_with_its_own_uid",
+            "cli/test_doctor.py::test_who_answers_in_the_brokers_place_is_not_believed",
+            "cli/test_doctor.py::test_a_claim_is_not_proven_by_a_broker_of_doctors_own",
         ),
     ),
     Promise(
