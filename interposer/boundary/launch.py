@@ -131,7 +131,8 @@ def _keep(child: int) -> NoReturn:
             continue
         typed = heard.si_signo in _TYPED and heard.si_code == _SI_KERNEL
         if not typed:
-            os.kill(child, heard.si_signo)
+            # SIGTSTP has no effect in a process group that no shell waits for (orphaned, setpgid(2)).
+            os.kill(child, signal.SIGSTOP if heard.si_signo == signal.SIGTSTP else heard.si_signo)
         if heard.si_signo == signal.SIGTSTP:
             os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -127,7 +127,13 @@ class Credentials:
                 at = start + 1
                 continue
             end, each, place = found
-            if before is not None and before[0] is each and _belongs(raw, reached[1], start, abs(place - before[1])):
+            # The same piece again is the credential again, and what is between the two is somebody else's.
+            if (
+                before is not None
+                and before[0] is each
+                and place != before[1]
+                and _belongs(raw, reached[1], start, abs(place - before[1]))
+            ):
                 reached = (reached[0], each.around(raw, start, end, reached[1])[1])
             else:
                 if before is not None:

@@ -25,7 +25,7 @@ PREFIX = "interposer-canary-"
 GROUP = "users"
 """Any group with a name will do for the agents' socket."""
 SOURCE = Path(thief.__file__).read_text()
-RUNS = 5
+RUNS = 3
 _AGENT = """
 import json, sys
 thief = {"__name__": "thief"}

@@ -224,3 +224,15 @@ def test_what_is_no_text_is_refused_when_it_is_guarded(text: str) -> None:
     with pytest.raises(ConfigurationError):
         engine.guard(Secret(text))
     assert engine.mask("ordinary", PROFILES).value == "ordinary"
+
+
+def test_what_stands_between_two_copies_stays() -> None:
+    """A credential that is there twice, plain and encoded, is masked twice, and nothing else is."""
+    secret = "svc-" + "a8f3kd93Kd93md03q"
+    engine = Engine()
+    engine.guard(Secret(secret))
+    encoded = base64.b64encode(f"service:{secret}".encode()).decode()
+    masked = engine.mask(f"X-Key: {secret}\nthen, encoded: {encoded} end", frozenset())
+    assert masked.counts["credential"] == 2
+    assert "\nthen, encoded: " in masked.value
+    assert masked.value.endswith(" end")
