@@ -57,7 +57,10 @@ class Broker:
         return answer
 
     def greet(self) -> dict[str, Any]:
-        return self.request("initialize", HELLO)
+        """Answered when the upstream runs too."""
+        answer = self.request("initialize", HELLO)
+        self.request("tools/list", {}, id=2)
+        return answer
 
     def said(self) -> str:
         """Standard error, to its end."""
