@@ -5,89 +5,72 @@ once. What the desk promises:
 
 * Only a grant becomes an `Approval`, and each grant becomes exactly one. Identical calls that arrive together do not
   share a yes: whoever loses the race is a new call and is asked for anew (all losers share one new question).
+* A yes to more than this call is a standing grant (`grants.py`): listed, bounded, revocable. A yes to other arguments
+  than the caller's is a yes to those alone.
 * A caller that cannot wait longer gets a ticket (`ApprovalPending`); its question stays open until it expires, and
   the identical call, repeated, collects the answer. A caller that leaves without a ticket takes its question with
   it, unless others wait for the same one.
+* What became of an approved call whose caller had left is told to the identical call, once.
 * A no is final until the question would have expired: the same call repeated is refused without a human being
   bothered again. Afterwards it may be asked again.
-* Deadlines are monotonic; the wall clock only shows them and carries them over a restart. Question and grant share
-  one deadline, counted from the asking.
-* Votes that do not count are refused and recorded.
-
-Everything durable is in the `RecordStore`; what is kept here is who waits, and the deadlines of this run.
+* Deadlines are monotonic; question and unused yes share one, counted from the asking.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import anyio
 
-from .ballot import OPERATOR, VoteRefused, asked, cast, intact, judge, named, question_digest, row, rows
-from .canonical import canonical
-from .docket import DeskLimits, Docket
-from .errors import ApprovalPending, ApprovalRefused, Denied, InterposerError, RecordFault
-from .model import (
-    Approval,
-    ApprovalTerms,
-    Decision,
-    Invocation,
-    Kind,
-    Principal,
-    Progress,
-    Question,
-    QuestionState,
-    Record,
-    Vote,
-)
+from .ballot import OPERATOR, VoteRefused, asked, call_digest, named, question_digest, row
+from .docket import DeskLimits
+from .errors import ApprovalPending, ApprovalRefused, Denied, RecordFault
+from .grant import Kept, KeptState
+from .model import Approval, Decision, Invocation, Kind, Progress, Question, QuestionState
+from .poll import Poll, Proposal
 from .ports import ApprovalChannel, Clock, Masker, RecordStore
+from .questions import LIVE, UnknownQuestion, Waiters
+from .terms import ApprovalTerms
+from .windows import is_open
 
-__all__ = ["OPERATOR", "Desk", "DeskLimits", "UnknownQuestion", "VoteRefused", "question_digest"]
+__all__ = ["OPERATOR", "Desk", "DeskLimits", "Proposal", "UnknownQuestion", "VoteRefused", "question_digest"]
 
-_ANNOUNCE_S = 10.0
-_SWEEP_S = 1.0
-_UNHEARD = 1_000
 _RETRY_S = (2.0, 10.0)
-_LIVE = (QuestionState.OPEN, QuestionState.GRANTED)
 
 _DENIED_PUBLIC = "A human refused this call."
 _EXPIRED_PUBLIC = "Nobody approved this call in time."
-
-
-class UnknownQuestion(InterposerError):
-    """No question has this id."""
-
-    public = "No such question."
+_TAKEN_BACK_PUBLIC = "The question was taken back before this call was made."
+_HOURS_PUBLIC = "This call was approved, but policy lets it be made only in certain hours."
 
 
 @dataclass(slots=True)
-class _Waiters:
-    """The calls of one digest that wait now."""
+class _Waiting:
+    """One call that waits: until when, and who is told of it."""
 
-    count: int = 0
-    changed: anyio.Event = field(default_factory=anyio.Event)
-    opening: anyio.Lock = field(default_factory=anyio.Lock)
-
-
-@dataclass(slots=True)
-class _Heartbeat:
-    """Tells a waiting client that it still waits; the values only grow."""
-
+    until: float
     on_progress: Callable[[Progress], None] | None
+    on_question: Callable[[Question], float | None] | None
     beats: int = 0
+    told: str = ""
 
     def beat(self, question: str) -> None:
+        """The client hears that it still waits; the values only grow."""
         if self.on_progress is not None:
             self.beats += 1
             self.on_progress(Progress(message=f"Waiting for approval {question}", progress=self.beats))
 
+    def tell(self, question: Question) -> None:
+        if self.on_question is not None and question.id != self.told:
+            self.told = question.id
+            hold_s = self.on_question(question)
+            if hold_s is not None:
+                self.until = anyio.current_time() + hold_s
 
-class Desk:
-    """See the module. `new_id("q")` makes question ids. While `run` is running, channels hear of questions and
-    questions expire by themselves; without it they expire when someone looks."""
+
+class Desk(Poll):
+    """See the module, and `questions.Questions` for how it is made and run."""
 
     def __init__(
         self,
@@ -99,21 +82,7 @@ class Desk:
         *,
         masker: Masker | None = None,
     ) -> None:
-        """With a masker, the reasons of votes go into the record, masked."""
-        self._store = store
-        self._clock = clock
-        self._channels = tuple(channels)
-        self._new_id = new_id
-        self._limits = limits or DeskLimits()
-        self._masker = masker
-        self._docket = Docket(clock, self._limits)
-        self._waiters: dict[str, _Waiters] = {}
-        self._loaded = anyio.Event()
-        self._loading = anyio.Lock()
-        self._unheard: deque[Question] = deque(maxlen=_UNHEARD)
-        self._changed = anyio.Event()
-        self.revision = 0
-        """Grows with every change of any question."""
+        super().__init__(store, clock, channels, new_id, limits, masker=masker)
         self.repeats = 0
         """Calls refused because a human had refused the identical call."""
 
@@ -124,29 +93,38 @@ class Desk:
         *,
         hold_s: float,
         on_progress: Callable[[Progress], None] | None = None,
+        on_question: Callable[[Question], float | None] | None = None,
     ) -> Approval:
-        """Wait at most `hold_s` seconds for a yes to this call, and use it up.
+        """Wait at most `hold_s` seconds for a yes to this call, and use it up. `on_question` hears what it waits for,
+        and may say how long to hold for it.
 
-        Raises `ApprovalPending` (ticket), `ApprovalRefused` (a no, or nobody in time), `Denied` named
-        `too_many_pending`, `RecordFault`. Cancelled: see the module.
+        Raises `ApprovalPending` (ticket), `ApprovalRefused` (a no, nobody in time, or taken back), `Denied` named
+        `too_many_pending`, `too_many_questions` or `outside_hours`, `RecordFault`. Cancelled: see the module.
         """
         if decision.terms is None:
             raise Denied("the decision asks for approval without terms", name="no_terms")
         await self._load()
         bound = question_digest(invocation, decision)
-        until = anyio.current_time() + hold_s
-        heartbeat = _Heartbeat(on_progress)
-        waiters = self._waiters.setdefault(bound, _Waiters())
+        waiting = _Waiting(anyio.current_time() + hold_s, on_progress, on_question)
+        waiters = self._waiters.setdefault(bound, Waiters())
         waiters.count += 1
         try:
             while True:
+                standing = await self._use(bound, invocation, decision)
+                if standing is not None:
+                    return standing
                 id = await self._ask(invocation, decision, decision.terms, bound, waiters)
-                question = await self._answer(id, waiters, until, heartbeat)
+                question = await self._answer(id, invocation, decision, waiters, waiting)
+                if question is None:
+                    continue
                 if question.state is QuestionState.GRANTED:
                     approval = await self._consume(question, invocation)
                     if approval is not None:
                         return approval
-                elif question.state not in (QuestionState.CONSUMED, QuestionState.WITHDRAWN):
+                elif question.id in self._taken_back or question.state not in (
+                    QuestionState.CONSUMED,
+                    QuestionState.WITHDRAWN,
+                ):
                     raise self._unapproved(question)
         finally:
             waiters.count -= 1
@@ -154,100 +132,71 @@ class Desk:
                 del self._waiters[bound]
                 await self._abandon(bound)
 
-    async def vote(self, id: str, voter: Principal, yes: bool, reason: str = "") -> Question:
-        """Count one person's answer; the waiting calls hear of it at once.
-
-        Raises `UnknownQuestion`, `VoteRefused` (recorded, except for a missing reason), `RecordFault`.
-        """
+    async def claim(self, id: str, invocation: Invocation) -> Approval | None:
+        """Use up the yes to this question, for a call that is carried out without its caller; None when it is gone.
+        Raises `Denied` named `outside_hours`, `UnknownQuestion`, `RecordFault`."""
         await self._load()
-        vote = Vote(principal=voter, yes=yes, reason=reason.strip(), at=self._clock.now())
-        if not yes and not vote.reason:
-            raise VoteRefused("reason_required", "a no needs a reason")
         question = await self.get(id)
-        deadline = self._docket.deadline(question)
-        voted = self._voted(question, vote)
+        if question.state is not QuestionState.GRANTED or question.call != call_digest(invocation):
+            return None
+        return await self._consume(question, invocation)
 
-        def revise(current: Question) -> tuple[Question, Sequence[Record]]:
-            # F18: judged inside of the transaction that would write the grant.
-            overdue = self._clock.monotonic() >= deadline
-            judge(current, vote, overdue=overdue, same_uid=self._limits.refuse_same_uid)
-            revised = cast(current, vote)
-            return revised, rows(revised, voted)
+    def in_hours(self, question: Question) -> bool:
+        """Whether policy lets a yes to it be used now."""
+        broke_glass = any(vote.broke_glass for vote in question.votes)
+        return broke_glass or is_open(question.terms.windows, self._clock.now())
 
-        with anyio.CancelScope(shield=True):
-            try:
-                revised = await self._store.revise(id, revise)
-            except VoteRefused as refusal:
-                await self._store.append(replace(voted, kind=Kind.ALARM, code=f"vote_{refusal.name}"))
-                if refusal.name == "expired":
-                    await self._close(id, Kind.EXPIRED)
-                raise
-            self._settle(revised, deadline)
-        return revised
+    def awaited(self, question: Question) -> bool:
+        """Whether a call waits for this question now."""
+        return question.digest in self._waiters
 
-    async def get(self, id: str) -> Question:
-        """The question as it stands. Raises `UnknownQuestion`."""
-        question = await self._store.question(id)
-        if question is None:
-            raise UnknownQuestion(f"no question {id!r}")
-        if not intact(question):
-            raise RecordFault(f"{id} is not as it was asked; run `interposer record verify`")
-        return question
-
-    async def pending(self) -> list[Question]:
-        """The questions that a human can still answer, oldest first."""
-        await self.sweep()
-        return await self._store.questions(unanswered=True)
-
-    async def questions(self) -> list[Question]:
-        """All questions, newest first, at most 1,000."""
-        await self.sweep()
-        return await self._store.questions(unanswered=False)
-
-    async def sweep(self) -> int:
-        """End every question and every unused grant whose time is over; how many there were."""
+    async def granted(self) -> list[str]:
+        """The questions whose yes waits to be used, oldest first; of earlier runs too."""
         await self._load()
-        due = self._docket.due()
-        for id in due:
-            await self._close(id, Kind.EXPIRED)
-        return len(due)
+        return [id for id, standing in self._docket.standing.items() if not standing.open]
 
-    async def changes(self, since: int, wait_s: float) -> int:
-        """The revision, as soon as it is not `since`, or after `wait_s` seconds."""
-        with anyio.move_on_after(wait_s):
-            while self.revision == since:
-                await self._changed.wait()
-        return self.revision
+    def revocable(self, approval: Approval | None) -> AbstractContextManager[anyio.CancelScope]:
+        """A scope that is cancelled within a moment when the yes behind it is taken back."""
+        return self._register.revocable(approval)
 
-    async def run(self) -> None:
-        """Announce and expire, until cancelled."""
+    # -- outcomes that are kept
+
+    async def collect(self, invocation: Invocation, *, hold_s: float) -> Kept | None:
+        """What became of an identical approved call that nobody was told, for the first who asks; see
+        `outbox.Outbox.collect`. Costs nothing where nothing is kept."""
         await self._load()
-        while True:
-            changed = self._changed
-            await self._announce()
-            # Votes and grants look at the deadline themselves; the row is written when the store can again.
-            with contextlib.suppress(RecordFault):
-                await self.sweep()
-            with anyio.move_on_after(_SWEEP_S if self._docket.standing else None):
-                await changed.wait()
+        return await self._outbox.collect(call_digest(invocation), hold_s=hold_s) if self._outbox else None
 
-    async def _load(self) -> None:
-        """Once: what an earlier run left behind. Whoever asked then can only come back as with a ticket."""
-        if self._loaded.is_set():
-            return
-        async with self._loading:
-            if self._loaded.is_set():
-                return
-            newest_first = await self._store.questions(unanswered=False)
-            for question in (*newest_first[::-1], *await self._store.questions(unanswered=True)):
-                if question.state is QuestionState.DENIED:
-                    self._docket.refuse(question, self._docket.deadline(question))
-                elif question.state in _LIVE:
-                    self._docket.enter(question).ticketed = True
-            self._loaded.set()
+    async def kept(self, question: str) -> Kept | None:
+        """What is kept of a question's call, delivered or not."""
+        return await self._store.kept(question)
+
+    async def keep(
+        self, approval: Approval, call: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool
+    ) -> None:
+        """What became of an approved call (`ballot.call_digest` of what was asked); nothing for a use of a standing
+        grant. Raises `RecordFault`."""
+        if not approval.grant:
+            await self._outbox.keep(approval.question, call, state, body, withheld, delivered=delivered)
+            self._stir()
+
+    def errand(self, question: Question) -> AbstractContextManager[None]:
+        """While a question's call is carried out without its caller."""
+        return self._outbox.errand(question)
+
+    # -- asking
+
+    async def _use(self, bound: str, invocation: Invocation, decision: Decision) -> Approval | None:
+        """A use of a standing grant, unless a yes to this very call waits to be used."""
+        if not self._register.standing or self._docket.granted(bound):
+            return None
+        approval = await self._register.use(invocation, decision)
+        if approval is not None:
+            self._stir()
+        return approval
 
     async def _ask(
-        self, invocation: Invocation, decision: Decision, terms: ApprovalTerms, bound: str, waiters: _Waiters
+        self, invocation: Invocation, decision: Decision, terms: ApprovalTerms, bound: str, waiters: Waiters
     ) -> str:
         """Open a question, or join the one of this digest that is open or granted and not overdue."""
         async with waiters.opening:
@@ -263,7 +212,7 @@ class Desk:
                         return fresh.id
                     continue
                 question = await self.get(known)
-                if question.state not in _LIVE:
+                if question.state not in LIVE:
                     self._docket.drop(known)
                 elif self._docket.overdue(question):
                     await self._close(known, Kind.EXPIRED)
@@ -271,7 +220,7 @@ class Desk:
                     return known
 
     async def _open(self, fresh: Question) -> Question:
-        self._docket.reserve(fresh.session)
+        self._docket.reserve(fresh.session, fresh.requester)
         try:
             with anyio.CancelScope(shield=True):
                 record = row(fresh, Kind.QUESTION_OPENED, at=fresh.asked_at)
@@ -289,20 +238,26 @@ class Desk:
             self.repeats += 1
             raise ApprovalRefused(f"{question} was denied", question=question, public=_DENIED_PUBLIC)
 
-    async def _answer(self, id: str, waiters: _Waiters, until: float, heartbeat: _Heartbeat) -> Question:
-        """The question once it has ended, or still open when the hold is over."""
+    async def _answer(
+        self, id: str, invocation: Invocation, decision: Decision, waiters: Waiters, waiting: _Waiting
+    ) -> Question | None:
+        """The question once it has ended, or still open when the hold is over; None when a standing grant covers the
+        call by now."""
         while True:
             # Taken before the question is read: a change between the two is not lost.
             changed = waiters.changed
             question = await self.get(id)
             if question.state is not QuestionState.OPEN:
                 return question
+            if self._register.carries(invocation, decision):
+                return None
+            waiting.tell(question)
             deadline = self._docket.deadline(question)
             while not changed.is_set():
-                left = min(until - anyio.current_time(), deadline - self._clock.monotonic())
+                left = min(waiting.until - anyio.current_time(), deadline - self._clock.monotonic())
                 if left <= 0:
                     break
-                heartbeat.beat(id)
+                waiting.beat(id)
                 with anyio.move_on_after(min(left, self._limits.heartbeat_s)):
                     await changed.wait()
             if changed.is_set():
@@ -312,7 +267,7 @@ class Desk:
             await self._close(id, Kind.EXPIRED)
 
     def _unapproved(self, question: Question) -> ApprovalPending | ApprovalRefused:
-        """What the caller is told of a question that is open, denied or expired."""
+        """What the caller is told of a question that is open, denied, expired or taken back."""
         if question.state is QuestionState.OPEN:
             self._docket.enter(question).ticketed = True
             shortest, longest = _RETRY_S
@@ -320,6 +275,8 @@ class Desk:
             return ApprovalPending(question=question.id, expires_at=question.expires_at, retry_after_s=retry_after_s)
         if question.state is QuestionState.EXPIRED:
             return ApprovalRefused(f"{question.id} expired", question=question.id, public=_EXPIRED_PUBLIC)
+        if question.state is QuestionState.WITHDRAWN:
+            return ApprovalRefused(f"{question.id} was taken back", question=question.id, public=_TAKEN_BACK_PUBLIC)
         reason = next((vote.reason for vote in question.votes if not vote.yes), "")
         return ApprovalRefused(f"{question.id} was denied: {reason}", question=question.id, public=_DENIED_PUBLIC)
 
@@ -328,6 +285,9 @@ class Desk:
         known = self._docket.standing.get(question.id)
         if known is None:
             return None
+        if not self.in_hours(question):
+            known.ticketed = True
+            raise Denied("approved, and outside of its hours now", name="outside_hours", message=_HOURS_PUBLIC)
         record = replace(
             row(question, Kind.CONSUMED, at=self._clock.now()), session=invocation.session, invocation=invocation.id
         )
@@ -342,7 +302,7 @@ class Desk:
         self._docket.drop(question.id)
         self._tell(replace(question, state=QuestionState.CONSUMED))
         approvers = tuple(named(vote.principal) for vote in question.votes if vote.yes)
-        return Approval(question=question.id, digest=question.digest, approvers=approvers)
+        return Approval(question.id, question.digest, approvers, amended=question.amended)
 
     async def _abandon(self, bound: str) -> None:
         """F17: nobody waits for this question and nobody was told to come back, so no yes may follow."""
@@ -354,48 +314,3 @@ class Desk:
             await self._close(id, Kind.QUESTION_WITHDRAWN, code="client_gone")
         except RecordFault:
             standing.ticketed = True  # It stays, as if with a ticket, until it expires.
-
-    async def _close(self, id: str, kind: Kind, *, code: str = "") -> None:
-        """End a question that is open or granted; nothing happens to one that has ended."""
-        with anyio.CancelScope(shield=True):
-            record = row(await self.get(id), kind, at=self._clock.now(), code=code)
-            closed = await self._store.close_question(id, record)
-            self._docket.drop(id)
-            if closed:
-                self._tell(await self.get(id))
-
-    def _settle(self, question: Question, deadline: float) -> None:
-        if question.state is QuestionState.GRANTED:
-            self._docket.answered(question.id)
-        elif question.state is QuestionState.DENIED:
-            self._docket.drop(question.id)
-            self._docket.refuse(question, deadline)
-        self._tell(question)
-
-    def _tell(self, question: Question) -> None:
-        """Wake who waits for this question, then everyone who watches."""
-        waiters = self._waiters.get(question.digest)
-        if waiters is not None:
-            waiters.changed.set()
-            waiters.changed = anyio.Event()
-        if self._channels:
-            self._unheard.append(question)
-        self.revision += 1
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def _announce(self) -> None:
-        while self._unheard:
-            question = self._unheard.popleft()
-            for channel in self._channels:
-                # A channel holds no state: who was not told finds the question in the list.
-                with contextlib.suppress(InterposerError, OSError, RuntimeError, ValueError):
-                    with anyio.move_on_after(_ANNOUNCE_S):
-                        await channel.announce(question)
-
-    def _voted(self, question: Question, vote: Vote) -> Record:
-        payload = None
-        if vote.reason and self._masker is not None:
-            payload = canonical(self._masker.mask({"reason": vote.reason}, frozenset({"pii", "secrets"})).value)
-        voted = row(question, Kind.VOTED, at=vote.at, code="yes" if vote.yes else "no")
-        return replace(voted, principal=vote.principal, payload=payload, size=len(payload or b""))

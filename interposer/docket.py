@@ -6,14 +6,17 @@ is left of a question that an earlier run opened.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import Denied
-from .model import Question, QuestionState
+from .model import Principal, Question, QuestionState
 from .ports import Clock
 
 _TOO_MANY_PUBLIC = "Too many calls are waiting for approval already."
+_TOO_FAST_PUBLIC = "Too many calls were put to a human in a short time. Wait before asking for more."
+_KNOWN_ASKERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,11 @@ class DeskLimits:
     heartbeat_s: float = 1.0
     refuse_same_uid: bool = False
     """Whoever has the requester's uid is the requester, whatever the name: for agents that have a uid of their own."""
+    rate: int = 60
+    """New questions of one principal in `rate_s` seconds."""
+    rate_s: float = 60.0
+    may_break_glass: Callable[[Principal], bool] = lambda principal: False
+    """Whether this person may override what a rule demands, alone."""
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class Docket:
         self.current: dict[str, str] = {}
         self._pending: Counter[str] = Counter()
         self._refused: dict[str, tuple[str, float]] = {}
+        self._asked: dict[tuple[str, str], deque[float]] = {}
 
     def deadline(self, question: Question) -> float:
         """Monotonic. For a question of an earlier run, what the wall clock says is left of it."""
@@ -71,6 +80,11 @@ class Docket:
             self._pending[question.session] += is_open
         return known
 
+    def granted(self, bound: str) -> bool:
+        """Whether a yes to this digest waits to be used."""
+        known = self.standing.get(self.current.get(bound, ""))
+        return known is not None and not known.open
+
     def answered(self, id: str) -> None:
         """It waits for no human any more, and makes room for another."""
         known = self.standing.get(id)
@@ -85,12 +99,25 @@ class Docket:
         if gone is not None and self.current.get(gone.digest) == id:
             del self.current[gone.digest]
 
-    def reserve(self, session: str) -> None:
-        """Room for one more open question. Raises `Denied`."""
+    def reserve(self, session: str, asker: Principal) -> None:
+        """Room for one more open question. Raises `Denied` named `too_many_pending` or `too_many_questions`."""
         full = self._pending[session] >= self._limits.pending_per_session
         if full or self._pending.total() >= self._limits.pending:
             raise Denied("too many questions are open", message=_TOO_MANY_PUBLIC, name="too_many_pending")
+        self._note_asker(asker)
         self._pending[session] += 1
+
+    def _note_asker(self, asker: Principal) -> None:
+        now, who = self._clock.monotonic(), (asker.issuer, asker.subject)
+        times = self._asked.get(who)
+        if times is None:
+            if len(self._asked) >= _KNOWN_ASKERS:
+                self._asked = {key: past for key, past in self._asked.items() if past[-1] > now - self._limits.rate_s}
+            times = self._asked[who] = deque(maxlen=self._limits.rate)
+        if len(times) == self._limits.rate and times[0] > now - self._limits.rate_s:
+            reason = f"{self._limits.rate} questions in {self._limits.rate_s:g} s"
+            raise Denied(reason, message=_TOO_FAST_PUBLIC, name="too_many_questions")
+        times.append(now)
 
     def release(self, session: str) -> None:
         self._pending[session] -= 1

@@ -127,18 +127,23 @@ class ApprovalRefused(Refusal):
         self.public = public
 
 
+_PENDING_PUBLIC = "A human has to approve this call first."
+
+
 class ApprovalPending(Refusal):
     """The hold is over and nobody has answered: the caller gets a ticket."""
 
     code = APPROVAL_REFUSED
     name = "approval_pending"
 
-    def __init__(self, *, question: str, expires_at: float, retry_after_s: float) -> None:
-        super().__init__(f"question {question} is open")
+    def __init__(self, *, question: str, expires_at: float, retry_after_s: float, running: bool = False) -> None:
+        """`running`: it was approved and is being carried out; the identical call, repeated, is given the outcome."""
+        super().__init__(f"question {question} is {'being carried out' if running else 'open'}")
         self.question = question
         self.expires_at = expires_at
         self.retry_after_s = retry_after_s
-        self.public = "A human has to approve this call first."
+        self.running = running
+        self.public = "This call was approved and is under way." if running else _PENDING_PUBLIC
 
 
 class Unavailable(Refusal):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from .terms import ApprovalTerms, GrantSpec
+
 Json: TypeAlias = Any
 """None, bool, int, float, Decimal (a fraction that a float would change), str, list, dict with str keys."""
 JsonObject: TypeAlias = dict[str, Any]
@@ -114,6 +116,11 @@ class Call:
     """The caller as it is now, on a connection whose token is refreshed while the call is held."""
     token: str | None = field(default=None, repr=False)
     """The connection's token, where the request had one of its own: arguments may hold neither."""
+    question: str = ""
+    """The question that the caller's own sealed state names: its outcome may be told again."""
+    on_question: Callable[[Question], float | None] | None = field(default=None, repr=False)
+    """Told of the question that the call waits for, as soon as it does, and of another one in its place; may say how
+    many seconds to hold the call for it, instead of `hold_s`."""
 
     def asking(self) -> Caller:
         """Who is asked about whenever it matters who asks."""
@@ -169,17 +176,6 @@ class Obligations:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalTerms:
-    """Who may say yes, how many of them, and how long the question and the grant live."""
-
-    groups: frozenset[str] = frozenset()
-    subjects: frozenset[str] = frozenset()
-    """Both empty: any operator of the broker."""
-    quorum: int = 1
-    expires_s: float = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
 class MatchedRule:
     """A rule that spoke on a call, and where it stands."""
 
@@ -226,6 +222,10 @@ class Vote:
     yes: bool
     reason: str
     at: float
+    version: str = ""
+    """The version of the question (`ballot.version_of`) that it answers."""
+    broke_glass: bool = False
+    """A single person overrode the terms, loudly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,15 +250,28 @@ class Question:
     expires_at: float
     """Wall clock, for display and for restarts; within one run the monotonic deadline rules."""
     votes: tuple[Vote, ...] = ()
+    """Of the version that is on the table; a change of it drops the votes for the one before."""
+    amended: bytes = field(default=b"", repr=False)
+    """The arguments that approvers put in place of the caller's, as canonical JSON; empty: as asked."""
+    spec: GrantSpec | None = None
+    """The standing grant that approvers want to give; None: this call, once."""
+    destructive: bool = False
+    """The skill does not say that it changes nothing, or that what it changes can be changed back."""
+    call: str = ""
+    """`ballot.call_digest`: the call whatever the policy, for its kept outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A named human's yes to one digest, already consumed: it can be had once."""
+    """A named human's yes to one digest, already used up: it can be had once."""
 
     question: str
     digest: str
     approvers: tuple[str, ...]
+    amended: bytes = field(default=b"", repr=False)
+    """What is to be sent in place of the caller's arguments; empty: the caller's."""
+    grant: str = ""
+    """The standing grant that it is a use of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +345,7 @@ class Kind(StrEnum):
     FAILED = "failed"
     IN_DOUBT = "in_doubt"
     LATE = "late"
+    TOLD = "told"
     QUESTION_OPENED = "question_opened"
     VOTED = "voted"
     GRANTED = "granted"
@@ -339,6 +353,14 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     CONSUMED = "consumed"
     QUESTION_WITHDRAWN = "question_withdrawn"
+    AMENDED = "amended"
+    BROKE_GLASS = "broke_glass"
+    GRANT_GIVEN = "grant_given"
+    GRANT_USED = "grant_used"
+    GRANT_SPENT = "grant_spent"
+    GRANT_EXPIRED = "grant_expired"
+    GRANT_REVOKED = "grant_revoked"
+    NOTIFIED = "notified"
     ALARM = "alarm"
     ERASED = "erased"
 

@@ -7,8 +7,10 @@ classes only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .grant import Grant, Kept, KeptState
 from .model import (
     Approval,
     Caller,
@@ -62,6 +64,10 @@ class Authenticator(Protocol):
     async def authenticate(self, caller: Caller) -> Principal:
         """The principal behind a caller, judged anew at every call. Raises `Unauthenticated`; never guesses."""
 
+    async def still(self, principal: Principal, session: str) -> None:
+        """Nothing that is known now speaks against someone who was authenticated in this session and has left (the
+        deny list). Raises `Unauthenticated`."""
+
 
 class PolicyInformationPoint(Protocol):
     """What policy may know beyond the call, and the counters behind `rate`."""
@@ -104,6 +110,18 @@ class ApprovalChannel(Protocol):
         """Tell humans that a question is open, or how it ended. Holds no state; may fail, and the question stands."""
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What one transaction makes of a question: put in its place, chained, and a standing grant that comes of it."""
+
+    question: Question
+    records: Sequence[Record]
+    grant: Grant | None = None
+    now: float | None = None
+    """The time as the question's own deadline counts it: at or after `expires_at` nothing is granted. None: when the
+    newest of the records was made."""
+
+
 class RecordStore(Protocol):
     """The durable record. One writer per store; a second one is refused at `open`."""
 
@@ -118,21 +136,49 @@ class RecordStore(Protocol):
     async def question(self, id: str) -> Question | None:
         """The question as it stands."""
 
-    async def questions(self, *, unanswered: bool = True) -> list[Question]:
-        """The open questions, oldest first; or all of them, newest first, at most 1,000."""
+    async def questions(self, *, unanswered: bool = True, skill: str = "", limit: int = 1_000) -> list[Question]:
+        """The open questions, oldest first; or all of them, newest first, at most `limit`. With `skill`, only those
+        about that skill."""
 
-    async def revise(self, id: str, revise: Callable[[Question], tuple[Question, Sequence[Record]]]) -> Question:
-        """In one transaction: read the question, put the one that `revise` returns in its place, chain its records.
-        `revise` runs on the writer's thread, is pure, and may raise: then nothing is written and the exception comes
-        back. Raises `KeyError` for an unknown id."""
+    async def revise(self, id: str, revise: Callable[[Question], Revision]) -> Question:
+        """In one transaction: read the question, put the one that `revise` returns in its place, store the grant that
+        comes of it, chain its records. `revise` runs on the writer's thread, is pure, and may raise: then nothing is
+        written and the exception comes back. Raises `KeyError` for an unknown id."""
 
     async def consume(self, id: str, digest: str, now: float, record: Record) -> bool:
-        """In one transaction: granted, unexpired and of this digest becomes consumed, and the record is chained.
-        True for exactly one caller, ever."""
+        """In one transaction: granted, unexpired and of this digest becomes consumed, the record is chained, and a
+        `Kept` of the record's invocation stands as running. True for exactly one caller, ever."""
 
     async def close_question(self, id: str, record: Record) -> bool:
         """In one transaction: open or granted becomes what the record's kind says (expired, withdrawn). False when it
         had ended already."""
+
+    async def keep(self, question: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool) -> None:
+        """What became of the call of a consumed question; nothing happens where nothing is kept of it."""
+
+    async def kept(self, question: str) -> Kept | None:
+        """What is kept of a question's call."""
+
+    async def collect(self, call: str, now: float) -> Kept | None:
+        """In one transaction: the oldest outcome of this call that has ended, has not expired and was not delivered
+        becomes delivered. None where there is none. To exactly one caller, ever."""
+
+    async def waiting(self) -> list[Kept]:
+        """What is kept and was not delivered, oldest first; of an earlier run too."""
+
+    async def discard(self, now: float) -> None:
+        """Kept outcomes whose time is over are deleted."""
+
+    async def grants(self, *, active: bool = True) -> list[Grant]:
+        """The active standing grants, oldest first; or all of them, newest first, at most 1,000."""
+
+    async def use_grant(self, id: str, now: float, record: Record) -> bool:
+        """In one transaction: one more use of an active, unexpired grant with uses left, and the record is chained;
+        the last use spends it, which is chained too. False where there was none left."""
+
+    async def end_grant(self, id: str, record: Record) -> bool:
+        """In one transaction: an active grant becomes what the record's kind says (expired, revoked). False when it had
+        ended already."""
 
     async def unfinished(self) -> list[Record]:
         """Intents without an outcome, oldest first."""

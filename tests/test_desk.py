@@ -17,7 +17,6 @@ from interposer.errors import ApprovalPending, ApprovalRefused, Denied, RecordFa
 from interposer.lifecycle import allowed
 from interposer.model import (
     Approval,
-    ApprovalTerms,
     Decision,
     Effect,
     Invocation,
@@ -31,6 +30,7 @@ from interposer.model import (
     Skill,
 )
 from interposer.records.memory import MemoryRecordStore
+from interposer.terms import ApprovalTerms
 
 AGENT = Principal("local", "agent", uid=1000)
 ANNA = Principal("operator", "anna", ("leads",), uid=2000)
