@@ -86,7 +86,7 @@ def _step(link: Link, subjects: Mapping[str, JsonObject]) -> Step:
         arguments=body.get("arguments"),
         saw=_seen(row.kind, body),
         masked=counts if isinstance(counts, dict) else {},
-        note=note or _note(body),
+        note=note or _note(body) or _bounds(row.kind, body),
     )
 
 
@@ -109,6 +109,22 @@ def _body(link: Link) -> tuple[JsonObject, str]:
 def _note(body: JsonObject) -> str:
     found = next((body[part] for part in ("reason", "why", "note", "client", "peer") if part in body), "")
     return found if isinstance(found, str) else canonical.encode(found).decode()
+
+
+def _bounds(kind: str, body: JsonObject) -> str:
+    """What a standing grant is good for: the one that was given, or the one that is on the table."""
+    grants: Mapping[str, Json] = {Kind.GRANT_GIVEN: body, Kind.AMENDED: body.get("grant")}
+    grant = grants.get(kind)
+    if not isinstance(grant, dict) or "uses" not in grant:
+        return ""
+    bounds = ["any number of calls" if grant["uses"] is None else f"calls: {grant['uses']}"]
+    if isinstance(grant.get("for_s"), int | float):
+        bounds.append(f"for {grant['for_s']:g} s")
+    if grant.get("session"):
+        bounds.append("of this session")
+    if grant.get("schema") or grant.get("schema_sha256"):
+        bounds.append("whose arguments match a schema")
+    return ", ".join(bounds)
 
 
 def _seen(kind: str, body: JsonObject) -> Json:
@@ -144,6 +160,13 @@ _TEXTS: Mapping[str, str] = {
     Kind.EXPIRED: "the question expired",
     Kind.CONSUMED: "the approval is used",
     Kind.QUESTION_WITHDRAWN: "the question is withdrawn{why}",
+    Kind.AMENDED: "{who} puts something else on the table",
+    Kind.BROKE_GLASS: "{who} breaks glass",
+    Kind.GRANT_GIVEN: "{who} gives a standing grant for {skill}",
+    Kind.GRANT_USED: "a use of a standing grant for {skill}",
+    Kind.GRANT_SPENT: "the standing grant is used up",
+    Kind.GRANT_EXPIRED: "the standing grant expired",
+    Kind.GRANT_REVOKED: "the standing grant is taken back by {who}",
     Kind.ALARM: "alarm{why}",
 }
 

@@ -49,6 +49,30 @@ def test_an_approval_is_told_with_the_person_and_the_reason() -> None:
     ]
 
 
+def test_a_standing_grant_is_told_with_what_it_is_good_for() -> None:
+    """What was put on the table, what was given, and each use before the call that it carried."""
+    proposal = b'{"digest":"v","arguments":{"amount":7},"grant":{"for_s":600.0,"uses":3,"session":true,"schema":""}}'
+    steps = story(
+        *linked(
+            row(Kind.AMENDED, proposal, ROOT),
+            row(Kind.GRANT_GIVEN, b'{"commitment":"c","uses":null,"session":"","schema_sha256":"s"}', ROOT),
+            row(Kind.GRANT_USED),
+            row(Kind.INTENDED, b'{"arguments":{"amount":7}}'),
+            row(Kind.GRANT_SPENT),
+            row(Kind.GRANT_REVOKED, b'{"reason":"enough"}', ROOT),
+        )
+    )
+    assert [(step.text, step.note) for step in steps] == [
+        ("operator:root puts something else on the table", "calls: 3, for 600 s, of this session"),
+        ("operator:root gives a standing grant for crm.get", "any number of calls, whose arguments match a schema"),
+        ("a use of a standing grant for crm.get", ""),
+        ("calls crm.get: allow by r1; sent", ""),
+        ("the standing grant is used up", ""),
+        ("the standing grant is taken back by operator:root", "enough"),
+    ]
+    assert steps[0].arguments == {"amount": 7}
+
+
 def test_a_refusal_is_told_with_what_the_agent_was_told() -> None:
     """The text that went back."""
     (step,) = story(*linked(row(Kind.REFUSED, b'{"said":"Policy does not allow this call."}', code="denied")))

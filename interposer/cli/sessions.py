@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from interposer import canonical
+from interposer.lifecycle import GRANT
 from interposer.model import JsonObject
 from interposer.records.reader import RecordReader
 from interposer.replay import Step, name_of, story
@@ -178,7 +179,7 @@ def _scene(step: Step) -> Iterator[str]:
     if step.note:
         yield f"                note: {printable(step.note)}"
     if step.question:
-        yield f"                question {printable(step.question)}"
+        yield f"                {'grant' if step.kind in GRANT else 'question'} {printable(step.question)}"
 
 
 def _shown(value: Any) -> str:

@@ -22,7 +22,8 @@ from interposer.lifecycle import ENDS
 from interposer.model import Kind, Record
 
 from . import schema
-from .questions import Chain, principal_text
+from .forms import principal_text
+from .questions import Chain
 from .row import PAYLOAD_LIMIT, Sealer
 from .tail import left_open, sound_tail
 
@@ -72,6 +73,8 @@ class _Batch:
         self.events: list[tuple[Any, ...]] = []
         self.payloads: list[tuple[int, bytes, bytes]] = []
         self.records: list[tuple[int, str, Record]] = []
+        self.inserted = (0, 0)
+        """How many events and payloads are in the tables already."""
 
     def chain(self, record: Record) -> int:
         link = self._sealer.seal(record, self._boottime)
@@ -239,6 +242,7 @@ class Ledger:
                 TypeError,
             ) as error:  # a lone surrogate, a value that is no JSON: this record's own fault
                 return RecordFault(f"a record of kind {job.kind} cannot be written: {error}")
+        self._insert_rows(batch)  # a work sees every row before it
         mark = batch.mark()
         result: Any = None
         with _Trap() as trap:
@@ -258,8 +262,7 @@ class Ledger:
         if not batch.events:
             return
         db = self._db
-        _insert_rows(db, schema.insert_events, batch.events)
-        _insert_rows(db, schema.insert_payloads, batch.payloads)
+        self._insert_rows(batch)
         subjects = self._subjects
         for seq, pseudonym, record in batch.records:
             kind = record.kind
@@ -272,6 +275,12 @@ class Ledger:
                 db.execute("INSERT OR IGNORE INTO subjects VALUES (?, ?)", (pseudonym, text))
         # As of before this batch: too early is safe, it only makes the next start read a few rows more.
         db.execute(schema.MOVE_HEAD, (self._sealer.seq, self._sealer.head, self._settled(batch.events[0][0])))
+
+    def _insert_rows(self, batch: _Batch) -> None:
+        events, payloads = batch.inserted
+        batch.inserted = (len(batch.events), len(batch.payloads))
+        _insert_rows(self._db, schema.insert_events, batch.events[events:] if events else batch.events)
+        _insert_rows(self._db, schema.insert_payloads, batch.payloads[payloads:] if payloads else batch.payloads)
 
     def _settled(self, following: int) -> int:
         return next(iter(self._open.values()), following) - 1

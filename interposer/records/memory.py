@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from interposer import ballot, canonical, chain
 from interposer.errors import RecordFault
+from interposer.grant import Grant, GrantState, Kept, KeptState
 from interposer.lifecycle import ENDS
 from interposer.model import Kind, Question, QuestionState, Record
+from interposer.ports import Revision
 
-from .questions import check_revision, closing_state
-from .row import LIVE, Sealer, at_rest
+from . import lives
+from .lives import LIVE
+from .row import Sealer
+
+_LISTED = 1_000
 
 
 class MemoryRecordStore:
@@ -29,6 +34,8 @@ class MemoryRecordStore:
         self._boottime = boottime
         self._sealer = Sealer(os.urandom(32))
         self._questions: dict[str, Question] = {}
+        self._grants: dict[str, Grant] = {}
+        self._kept: dict[str, Kept] = {}
 
     async def append(self, record: Record) -> int:
         self._check()
@@ -49,21 +56,27 @@ class MemoryRecordStore:
     async def question(self, id: str) -> Question | None:
         return self._questions.get(id)
 
-    async def questions(self, *, unanswered: bool = True) -> list[Question]:
-        found = sorted(self._questions.values(), key=lambda question: question.asked_at)
+    async def questions(self, *, unanswered: bool = True, skill: str = "", limit: int = 1_000) -> list[Question]:
+        about = [question for question in self._questions.values() if not skill or question.skill == skill]
+        found = sorted(about, key=lambda question: question.asked_at)
         if unanswered:
             return [question for question in found if question.state is QuestionState.OPEN]
-        return found[::-1][:1_000]
+        return found[::-1][:limit]
 
-    async def revise(self, id: str, revise: Callable[[Question], tuple[Question, Sequence[Record]]]) -> Question:
+    async def revise(self, id: str, revise: Callable[[Question], Revision]) -> Question:
         self._check()
         standing = self._questions[id]
-        revised, records = revise(standing)
-        check_revision(standing, revised)
-        self._store(revised)
-        for record in records:
+        revision = revise(standing)
+        lives.check_revision(standing, revision)
+        grant = revision.grant
+        if grant is not None:
+            if grant.id in self._grants:
+                raise RecordFault(f"grant {grant.id} is given already")
+            self._grants[grant.id] = grant
+        self._store(revision.question)
+        for record in lives.told(standing, revision):
             self._chain(record)
-        return revised
+        return revision.question
 
     async def consume(self, id: str, digest: str, now: float, record: Record) -> bool:
         self._check()
@@ -73,16 +86,69 @@ class MemoryRecordStore:
         if question.digest != digest or question.expires_at <= now:
             return False
         self._store(replace(question, state=QuestionState.CONSUMED))
+        self._kept[id] = lives.running(question, record)
         self._chain(record)
         return True
 
     async def close_question(self, id: str, record: Record) -> bool:
         self._check()
-        state = closing_state(record)
+        state = lives.closing_state(record)
         question = self._questions.get(id)
         if question is None or question.state not in LIVE:
             return False
         self._store(replace(question, state=state))
+        self._chain(record)
+        return True
+
+    async def keep(self, question: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool) -> None:
+        self._check()
+        standing = self._kept.get(question)
+        if standing is not None:
+            self._kept[question] = lives.ended(standing, state, body, withheld, delivered=delivered)
+
+    async def kept(self, question: str) -> Kept | None:
+        return self._kept.get(question)
+
+    async def collect(self, call: str, now: float) -> Kept | None:
+        self._check()
+        for kept in self._kept.values():
+            if lives.collectable(kept, call, now):
+                self._kept[kept.question] = collected = replace(kept, delivered=True)
+                return collected
+        return None
+
+    async def waiting(self) -> list[Kept]:
+        return [kept for kept in self._kept.values() if not kept.delivered]
+
+    async def discard(self, now: float) -> None:
+        self._check()
+        self._kept = {id: kept for id, kept in self._kept.items() if not lives.discardable(kept, now)}
+
+    async def grants(self, *, active: bool = True) -> list[Grant]:
+        found = sorted(self._grants.values(), key=lambda grant: grant.given_at)
+        if active:
+            return [grant for grant in found if grant.state is GrantState.ACTIVE]
+        return found[::-1][:_LISTED]
+
+    async def use_grant(self, id: str, now: float, record: Record) -> bool:
+        self._check()
+        grant = self._grants.get(id)
+        used = None if grant is None else lives.used(grant, now)
+        if used is None:
+            return False
+        rows = lives.use_rows(used, record)
+        self._grants[id] = used
+        for row in rows:
+            self._chain(row)
+        return True
+
+    async def end_grant(self, id: str, record: Record) -> bool:
+        self._check()
+        state = lives.ending_state(record)
+        grant = self._grants.get(id)
+        if grant is None or grant.state is not GrantState.ACTIVE:
+            return False
+        self._grants[id] = replace(grant, state=state)
         self._chain(record)
         return True
 
@@ -123,4 +189,4 @@ class MemoryRecordStore:
         return link.row.seq
 
     def _store(self, question: Question) -> None:
-        self._questions[question.id] = at_rest(question)
+        self._questions[question.id] = lives.at_rest(question)

@@ -7,35 +7,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
-from interposer import ballot, canonical
+from interposer import ballot
 from interposer.errors import RecordFault
-from interposer.model import (
-    ApprovalTerms,
-    Effect,
-    Json,
-    Kind,
-    MatchedRule,
-    Principal,
-    Question,
-    QuestionState,
-    Record,
-    Vote,
-)
+from interposer.model import Kind, Question, QuestionState, Record
+from interposer.ports import Revision
 
-from .row import CLOSED_BY, LIVE, at_rest
+from . import forms, keeping, lives
+from .evidence import bears_out_votes, bears_out_yes
+from .grants import insert as insert_grant
 
 Chain = Callable[[Record], object]
-Revise = Callable[[Question], tuple[Question, Sequence[Record]]]
+Revise = Callable[[Question], Revision]
 
 _FIELDS = tuple(field.name for field in fields(Question))
 _COLUMNS = ", ".join(_FIELDS)
 _SELECT = f"SELECT {_COLUMNS} FROM questions"  # noqa: S608  # constants
 _INSERT = f"INSERT INTO questions ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  # constants
 _UPDATE = f"UPDATE questions SET {', '.join(f'{name} = ?' for name in _FIELDS[1:])} WHERE id = ?"  # noqa: S608
-_LISTED = 1_000
 
 
 def find(connection: sqlite3.Connection, id: str) -> Question | None:
@@ -43,12 +34,12 @@ def find(connection: sqlite3.Connection, id: str) -> Question | None:
     return None if row is None else question_of(row)
 
 
-def listed(connection: sqlite3.Connection, *, unanswered: bool) -> list[Question]:
-    """The open ones, oldest first; or all, newest first, at most 1,000."""
-    tail = (
-        "WHERE state = 'open' ORDER BY asked_at, rowid" if unanswered else "ORDER BY asked_at DESC, rowid DESC LIMIT ?"
-    )
-    rows = connection.execute(f"{_SELECT} {tail}", () if unanswered else (_LISTED,))
+def listed(connection: sqlite3.Connection, *, unanswered: bool, skill: str, limit: int) -> list[Question]:
+    """The open ones, oldest first; or all, newest first, at most `limit`. With `skill`, only those about it."""
+    where = [text for text in ("state = 'open'" if unanswered else "", "skill = ?" if skill else "") if text]
+    order = "ORDER BY asked_at, rowid" if unanswered else "ORDER BY asked_at DESC, rowid DESC LIMIT ?"
+    values = [*([skill] if skill else []), *([] if unanswered else [limit])]
+    rows = connection.execute(f"{_SELECT} {'WHERE ' if where else ''}{' AND '.join(where)} {order}", values)
     return [question_of(row) for row in rows]
 
 
@@ -71,29 +62,36 @@ def revise(connection: sqlite3.Connection, chain: Chain, id: str, revise: Revise
     standing = find(connection, id)
     if standing is None:
         raise KeyError(id)
-    revised, records = revise(standing)
-    check_revision(standing, revised)
-    _replace(connection, revised)
-    for record in records:
+    revision = revise(standing)
+    lives.check_revision(standing, revision)
+    if standing.votes and standing.state is QuestionState.OPEN and not bears_out_votes(connection, standing):
+        raise RecordFault(f"{id} has other votes than were cast; run `interposer record verify`")
+    _replace(connection, revision.question)
+    if revision.grant is not None:
+        insert_grant(connection, revision.grant)
+    for record in lives.told(standing, revision):
         chain(record)
-    return revised
+    return revision.question
 
 
 def consume(connection: sqlite3.Connection, chain: Chain, id: str, digest: str, now: float, record: Record) -> bool:
-    taken = connection.execute(
-        "UPDATE questions SET state = 'consumed', canonical = x'' "
-        "WHERE id = ? AND digest = ? AND state = 'granted' AND expires_at > ?",
-        (id, digest, now),
-    ).rowcount
-    if taken:
-        chain(record)
-    return bool(taken)
+    question = find(connection, id)
+    if question is None or question.state is not QuestionState.GRANTED:
+        return False
+    if question.digest != digest or question.expires_at <= now:
+        return False
+    if not bears_out_yes(connection, question):
+        raise RecordFault(f"{id} is not as it was agreed to; run `interposer record verify`")
+    _replace(connection, replace(question, state=QuestionState.CONSUMED))
+    keeping.begin(connection, lives.running(question, record))
+    chain(record)
+    return True
 
 
 def close_question(connection: sqlite3.Connection, chain: Chain, id: str, record: Record) -> bool:
-    state = closing_state(record)
+    state = lives.closing_state(record)
     closed = connection.execute(
-        "UPDATE questions SET state = ?, canonical = x'' WHERE id = ? AND state IN ('open', 'granted')",
+        "UPDATE questions SET state = ?, canonical = x'', amended = x'' WHERE id = ? AND state IN ('open', 'granted')",
         (state.value, id),
     ).rowcount
     if closed:
@@ -106,84 +104,37 @@ def expire(connection: sqlite3.Connection, chain: Chain, question: Question, at:
     chain(ballot.row(question, Kind.EXPIRED, at=at, code="expired"))
 
 
-def closing_state(record: Record) -> QuestionState:
-    state = CLOSED_BY.get(record.kind)
-    if state is None:
-        raise RecordFault(f"a question is not closed by a row of kind {record.kind.value}")
-    return state
-
-
-def check_revision(standing: Question, revised: Question) -> None:
-    """What was asked cannot be revised, and what has ended stays ended."""
-    if (revised.id, revised.digest, revised.canonical) != (standing.id, standing.digest, standing.canonical):
-        raise RecordFault(f"question {standing.id}: a revision may not change what was asked")
-    if standing.state not in LIVE and revised.state is not standing.state:
-        raise RecordFault(f"question {standing.id}: it has ended as {standing.state.value}")
-
-
 def _replace(connection: sqlite3.Connection, question: Question) -> None:
     id, *rest = row_of(question)
     connection.execute(_UPDATE, (*rest, id))
 
 
 def row_of(question: Question) -> tuple[Any, ...]:
-    kept = at_rest(question)
-    return (
-        kept.id,
-        kept.digest,
-        kept.state.value,
-        kept.session,
-        kept.invocation,
-        principal_text(kept.requester),
-        kept.skill,
-        kept.skill_digest,
-        kept.policy,
-        kept.canonical,
-        _text(asdict(kept.terms) | {"groups": sorted(kept.terms.groups), "subjects": sorted(kept.terms.subjects)}),
-        _text([asdict(rule) for rule in kept.rules]),
-        kept.asked_at,
-        kept.expires_at,
-        _text([asdict(vote) | {"principal": principal_json(vote.principal)} for vote in kept.votes]),
-    )
+    stored = lives.at_rest(question)
+    written = {
+        "state": stored.state.value,
+        "requester": forms.principal_text(stored.requester),
+        "terms": forms.text(forms.terms_json(stored.terms)),
+        "rules": forms.rules_text(stored.rules),
+        "votes": forms.votes_text(stored.votes),
+        "spec": forms.spec_text(stored.spec),
+    }
+    return tuple([written.get(name, getattr(stored, name)) for name in _FIELDS])
 
 
 def question_of(row: Sequence[Any]) -> Question:
     """A row in the order of `Question`'s fields. Raises `RecordFault` when it is not one we wrote."""
     try:
         cells = dict(zip(_FIELDS, row, strict=True))
-        terms = _json(cells["terms"])
         cells["state"] = QuestionState(cells["state"])
-        cells["requester"] = principal_of(_json(cells["requester"]))
-        cells["canonical"] = bytes(cells["canonical"])
-        cells["terms"] = ApprovalTerms(
-            frozenset(terms["groups"]), frozenset(terms["subjects"]), terms["quorum"], terms["expires_s"]
-        )
-        cells["rules"] = tuple(
-            MatchedRule(**rule | {"effect": Effect(rule["effect"])}) for rule in _json(cells["rules"])
-        )
-        cells["votes"] = tuple(
-            Vote(**vote | {"principal": principal_of(vote["principal"])}) for vote in _json(cells["votes"])
-        )
+        cells["requester"] = forms.principal_of(forms.parsed(cells["requester"]))
+        cells["terms"] = forms.terms_of(forms.parsed(cells["terms"]))
+        cells["rules"] = forms.rules_of(cells["rules"])
+        cells["votes"] = forms.votes_of(cells["votes"])
+        cells["spec"] = forms.spec_of(cells["spec"])
+        for blob in ("canonical", "amended"):
+            cells[blob] = bytes(cells[blob])
+        cells["destructive"] = bool(cells["destructive"])
         return Question(**cells)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecordFault("a stored question is not as it was written") from error
-
-
-def principal_json(principal: Principal) -> dict[str, Json]:
-    return asdict(principal) | {"groups": list(principal.groups)}
-
-
-def principal_text(principal: Principal) -> str:
-    return _text(principal_json(principal))
-
-
-def principal_of(value: Json) -> Principal:
-    return Principal(**value | {"groups": tuple(value["groups"])})
-
-
-def _text(value: Json) -> str:
-    return canonical.encode(value).decode()
-
-
-def _json(text: str) -> Json:
-    return canonical.parse(text.encode())

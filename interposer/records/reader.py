@@ -12,18 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
-from interposer import canonical, chain
-from interposer.ballot import intact
+from interposer import chain
 from interposer.errors import RecordFault
 from interposer.lifecycle import INVOCATION
-from interposer.model import JsonObject, Kind, QuestionState
+from interposer.model import JsonObject
 
-from . import questions as asking
-from .row import pseudonym
-from .schema import LINKS, VERSION, link_of
+from .beside import Beside, object_of
+from .schema import LINKS, link_of, read_as_today
 
 _SESSIONS = """
 SELECT session AS id, min(seq) AS first, max(seq) AS last, min(at) AS opened_at, max(at) AS last_at,
@@ -32,14 +30,14 @@ SELECT session AS id, min(seq) AS first, max(seq) AS last, min(at) AS opened_at,
        sum(kind = 'ticketed') AS ticketed, sum(kind = 'withdrawn') AS withdrawn, sum(kind = 'asked') AS asked
 FROM events WHERE session <> '' GROUP BY session ORDER BY first
 """
-_STATE_AFTER = {
-    Kind.QUESTION_OPENED: QuestionState.OPEN,
-    Kind.GRANTED: QuestionState.GRANTED,
-    Kind.QUESTION_DENIED: QuestionState.DENIED,
-    Kind.EXPIRED: QuestionState.EXPIRED,
-    Kind.CONSUMED: QuestionState.CONSUMED,
-    Kind.QUESTION_WITHDRAWN: QuestionState.WITHDRAWN,
-}
+
+_OF_SESSION = """
+WHERE e.session = ?1 OR (e.session = '' AND e.question <> '' AND e.question IN (
+    SELECT question FROM events WHERE session = ?1 AND kind = 'grant_used'
+    UNION SELECT question FROM events WHERE kind = 'grant_given' AND code <> '' AND code IN
+        (SELECT question FROM events WHERE session = ?1 AND kind = 'question_opened')))
+"""
+"""A grant that is for any session is of none: it is shown where it was asked for, and where it was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +62,12 @@ class RecordReader:
             undo.callback(self._db.close)
             self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
             self._db.execute("PRAGMA trusted_schema = OFF")
+            self._db.execute("PRAGMA temp_store = MEMORY")
             self._db.execute("BEGIN")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version != VERSION:
-                raise RecordFault(f"{path}: not a record of this version (found {version}, expected {VERSION})")
+            try:
+                read_as_today(self._db)
+            except RecordFault as fault:
+                raise RecordFault(f"{path}: {fault}") from None
             undo.pop_all()
 
     def __enter__(self) -> RecordReader:
@@ -86,8 +86,8 @@ class RecordReader:
         return sqlite3.connect(f"file:{quote(os.path.abspath(path))}?{mode}", uri=True, isolation_level=None, timeout=5)
 
     def links(self, *, session: str = "") -> Iterator[chain.Link]:
-        """The rows in order, each with its payload; of one session, or all."""
-        where, values = ("WHERE e.session = ?", (session,)) if session else ("", ())
+        """The rows in order, each with its payload; of one session, with the grants that it got or used, or all."""
+        where, values = (_OF_SESSION, (session,)) if session else ("", ())
         yield from map(link_of, self._db.execute(LINKS.format(where), values))
 
     def head(self) -> tuple[int, bytes]:
@@ -99,7 +99,7 @@ class RecordReader:
         """Pseudonym -> principal, for those that were not erased."""
         with self._reading():
             rows = self._db.execute("SELECT pseudonym, principal FROM subjects").fetchall()
-        return {name: _object(text) for name, text in rows}
+        return {name: object_of(text) for name, text in rows}
 
     def sessions(self) -> list[JsonObject]:
         """One summary per session, oldest first."""
@@ -133,63 +133,20 @@ class RecordReader:
         # What is not UTF-8 must not look like anything that is.
         self._db.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         verifier = chain.Verifier()
-        questions: dict[str, tuple[int, str]] = {}
         found: chain.Break | None = None
         try:
+            beside = Beside(self._db)
             for link in self.links():
                 found = verifier.take(link)
                 if found is not None:
                     break
-                if link.row.question and link.row.kind in _STATE_AFTER:
-                    questions[link.row.question] = (link.row.seq, _STATE_AFTER[Kind(link.row.kind)].value)
+                beside.take(link)
             head = self.head()
-            found = (verifier.finish() or found) if found else (verifier.finish(head) or self._beside(questions))
+            found = (verifier.finish() or found) if found else (verifier.finish(head) or beside.found())
         except (sqlite3.Error, TypeError) as error:
             seq = verifier.rows + 1
             found = found or chain.Break(seq, "unreadable", f"row {seq}: cannot be read ({error})")
         return Verdict(verifier.rows, verifier.head, verifier.erased, found)
-
-    def _beside(self, questions: dict[str, tuple[int, str]]) -> chain.Break | None:
-        """What stands beside the chain and must agree with it: payloads, names, the states of questions."""
-        stray = self._db.execute("SELECT min(seq) FROM payloads WHERE seq NOT IN (SELECT seq FROM events)").fetchone()[
-            0
-        ]
-        if stray is not None:
-            return chain.Break(stray, "payload_inserted", f"row {stray}: a payload without a row")
-        return self._questions(questions) or self._names()
-
-    def _questions(self, told: dict[str, tuple[int, str]]) -> chain.Break | None:
-        missing = dict(told)
-        for id, state in self._db.execute("SELECT id, state FROM questions"):
-            seq, expected = told.get(id, (0, "never opened"))
-            missing.pop(id, None)
-            if state != expected:
-                text = f"row {seq}: question {id} is {expected} by the chain, and {state} in its table"
-                return chain.Break(seq, "question_edited", text)
-            if not self._is_as_asked(id):
-                text = f"row {seq}: question {id} is not the one that was asked"
-                return chain.Break(seq, "question_edited", text)
-        for id, (seq, state) in missing.items():
-            return chain.Break(seq, "question_missing", f"row {seq}: question {id} is {state} by the chain, and gone")
-        return None
-
-    def _is_as_asked(self, id: str) -> bool:
-        try:
-            question = asking.find(self._db, id)
-        except RecordFault:
-            return False
-        return question is not None and intact(question)
-
-    def _names(self) -> chain.Break | None:
-        key = self._db.execute("SELECT value FROM meta WHERE name = 'pseudonym_key'").fetchone()
-        for name, principal in self.subjects().items():
-            identity = [principal.get("issuer"), principal.get("subject")]
-            if key is None or name != pseudonym(bytes(key[0]), identity):
-                query = "SELECT min(seq) FROM events WHERE principal = ?"
-                seq = self._db.execute(query, (name,)).fetchone()[0] or 0
-                return chain.Break(seq, "name_edited", f"row {seq}: the name behind a pseudonym is not the one written")
-        (sound,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        return None if sound == "ok" else chain.Break(0, "unreadable", f"row 0: the file is damaged ({sound})")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -197,13 +154,3 @@ class RecordReader:
             yield
         except sqlite3.Error as error:
             raise RecordFault(f"{self.path}: cannot be read ({error})") from error
-
-
-def _object(text: object) -> JsonObject:
-    if not isinstance(text, str):
-        return {}
-    try:
-        found = canonical.parse(text.encode("utf-8", "surrogateescape"))
-    except canonical.Malformed:
-        return {}
-    return cast(JsonObject, found) if isinstance(found, dict) else {}

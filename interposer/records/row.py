@@ -5,22 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from dataclasses import replace
 from functools import lru_cache
 
 from interposer import canonical, chain
-from interposer.model import Json, Kind, Principal, Question, QuestionState, Record
+from interposer.model import Json, Principal, Record
 
 PAYLOAD_LIMIT = 64 * 1024
 """Bytes of a payload that are stored; of a longer one, its digest, its size and its beginning."""
 _HEAD_BYTES = 31 * 1024
 """Written as a JSON string these are at most twice as many, so that the whole stays below the limit."""
 _KNOWN_PRINCIPALS = 10_000
-
-LIVE = (QuestionState.OPEN, QuestionState.GRANTED)
-"""The states in which a question can still lead to a call: one question per digest may be in them."""
-
-CLOSED_BY = {Kind.EXPIRED: QuestionState.EXPIRED, Kind.QUESTION_WITHDRAWN: QuestionState.WITHDRAWN}
 
 
 class Sealer:
@@ -100,8 +94,3 @@ def _capped(payload: bytes) -> bytes:
             "head": payload[:_HEAD_BYTES].decode("utf-8", "ignore"),
         }
     )
-
-
-def at_rest(question: Question) -> Question:
-    """A question as it is stored: once it has ended, the exact (unmasked) call is no longer kept."""
-    return question if question.state in LIVE else replace(question, canonical=b"")

@@ -15,15 +15,19 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from interposer.errors import ConfigurationError, InterposerError, Problem, RecordFault
+from interposer.grant import Grant, Kept, KeptState
 from interposer.model import Kind, Question, Record
+from interposer.ports import Revision
 
+from . import grants as granting
+from . import keeping
 from . import questions as asking
 from .ledger import Busy, Job, Ledger
 from .lock import RecordLock
@@ -90,10 +94,10 @@ class SqliteRecordStore:
     async def question(self, id: str) -> Question | None:
         return await self._transact(lambda db, _: asking.find(db, id))
 
-    async def questions(self, *, unanswered: bool = True) -> list[Question]:
-        return await self._transact(lambda db, _: asking.listed(db, unanswered=unanswered))
+    async def questions(self, *, unanswered: bool = True, skill: str = "", limit: int = 1_000) -> list[Question]:
+        return await self._transact(lambda db, _: asking.listed(db, unanswered=unanswered, skill=skill, limit=limit))
 
-    async def revise(self, id: str, revise: Callable[[Question], tuple[Question, Sequence[Record]]]) -> Question:
+    async def revise(self, id: str, revise: Callable[[Question], Revision]) -> Question:
         return await self._transact(lambda db, chain: asking.revise(db, chain, id, revise))
 
     async def consume(self, id: str, digest: str, now: float, record: Record) -> bool:
@@ -101,6 +105,30 @@ class SqliteRecordStore:
 
     async def close_question(self, id: str, record: Record) -> bool:
         return await self._transact(lambda db, chain: asking.close_question(db, chain, id, record))
+
+    async def keep(self, question: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool) -> None:
+        await self._transact(lambda db, _: keeping.keep(db, question, state, body, withheld, delivered=delivered))
+
+    async def kept(self, question: str) -> Kept | None:
+        return await self._transact(lambda db, _: keeping.shown(db, question))
+
+    async def collect(self, call: str, now: float) -> Kept | None:
+        return await self._transact(lambda db, _: keeping.collect(db, call, now))
+
+    async def waiting(self) -> list[Kept]:
+        return await self._transact(lambda db, _: keeping.waiting(db))
+
+    async def discard(self, now: float) -> None:
+        await self._transact(lambda db, _: keeping.discard(db, now))
+
+    async def grants(self, *, active: bool = True) -> list[Grant]:
+        return await self._transact(lambda db, _: granting.listed(db, active=active))
+
+    async def use_grant(self, id: str, now: float, record: Record) -> bool:
+        return await self._transact(lambda db, chain: granting.use(db, chain, id, now, record))
+
+    async def end_grant(self, id: str, record: Record) -> bool:
+        return await self._transact(lambda db, chain: granting.end(db, chain, id, record))
 
     async def unfinished(self) -> list[Record]:
         return [record for record in await self.left_open() if record.kind is Kind.INTENDED]

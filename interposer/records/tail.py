@@ -13,7 +13,7 @@ from interposer.errors import RecordFault
 from interposer.lifecycle import ENDS
 from interposer.model import Kind, Record
 
-from .questions import principal_of
+from .forms import principal_of
 from .schema import LINKS, link_of
 
 _COLUMNS = (

@@ -203,3 +203,38 @@ def test_every_help_ends_with_an_example() -> None:
         for name in ([], *([name] for name in group.commands)):
             out = CliRunner().invoke(group, [*name, "--help"]).stdout
             assert out.rstrip().splitlines()[-1].strip().startswith("interposer ")
+
+
+def test_a_session_shows_the_grants_it_got_and_used(tmp_path: Path) -> None:
+    """A grant for any session is shown where it was asked for and where it carried a call, and in no other session."""
+    path = tmp_path / "record.db"
+
+    async def writing() -> None:
+        store = SqliteRecordStore.open(path)
+
+        async def row(kind: Kind, session: str, **fields: object) -> None:
+            await store.append(Record(kind, session, 1_800_000_000.0, **fields))  # type: ignore[arg-type]
+
+        for session in ("s_1", "s_2", "s_3"):
+            await row(Kind.SESSION_OPENED, session)
+        await row(Kind.QUESTION_OPENED, "s_1", question="q_1")
+        await row(Kind.GRANT_GIVEN, "", question="g_1", code="q_1", skill="crm.get", payload=b'{"uses":5}')
+        await row(Kind.GRANT_USED, "s_2", question="g_1", code="q_1", invocation="i1", skill="crm.get")
+        await row(Kind.INTENDED, "s_2", question="q_1", invocation="i1", skill="crm.get")
+        await row(Kind.GRANT_REVOKED, "", question="g_1", code="revoked")
+        await store.aclose()
+
+    anyio.run(writing)
+    kinds = {}
+    for session in ("s_1", "s_2", "s_3"):
+        shown = json.loads(sessions("show", session, "--record", str(path), "--json").stdout)
+        kinds[session] = [step["kind"] for step in shown["steps"]]
+    assert kinds == {
+        "s_1": ["session_opened", "question_opened", "grant_given", "grant_revoked"],
+        "s_2": ["session_opened", "grant_given", "grant_used", "intended", "grant_revoked"],
+        "s_3": ["session_opened"],
+    }
+    told = sessions("replay", "s_2", "--record", str(path)).stdout
+    assert "grant g_1" in told
+    assert "calls: 5" in told
+    assert told.index("a use of a standing grant") < told.index("; sent")

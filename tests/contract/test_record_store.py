@@ -1,103 +1,39 @@
-"""What every `RecordStore` promises (ports.py): one suite, each implementation."""
+"""What every `RecordStore` promises (ports.py) of rows and questions: one suite, each implementation."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
 import pytest
 
 from interposer import chain
-from interposer.ballot import digest_of
 from interposer.errors import RecordFault
-from interposer.model import (
-    ApprovalTerms,
-    Effect,
-    Kind,
-    MatchedRule,
-    Principal,
-    Question,
-    QuestionState,
-    Record,
-    Vote,
-)
+from interposer.model import Kind, Question, QuestionState, Record, Vote
+from interposer.ports import Revision
 from interposer.records.memory import MemoryRecordStore
-from interposer.records.reader import RecordReader
 from interposer.records.sqlite import SqliteRecordStore
-
-Store: TypeAlias = MemoryRecordStore | SqliteRecordStore
-
-ALICE = Principal("local", "alice", ("support",), 1000)
-BOB = Principal("local", "bob", ("leads",), 1001, "console")
-NOW = 1_800_000_000.0
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryRecordStore() if request.param == "memory" else SqliteRecordStore.open(tmp_path / "record.db")
-    yield made
-    await made.aclose()
-
-
-def record(kind: Kind = Kind.INTENDED, invocation: str = "i1", **changes: object) -> Record:
-    made = Record(
-        kind, "s1", NOW, invocation, "crm.get", ALICE, "allow", ("r1",), "p" * 64, "d" * 64, payload=b'{"a":1}'
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def question(id: str = "q1", call: str = "d1", **changes: object) -> Question:
-    """An open question about one of several calls; its digest is what it would be."""
-    made = Question(
-        id=id,
-        digest="",
-        state=QuestionState.OPEN,
-        session="s1",
-        invocation="i1",
-        requester=ALICE,
-        skill="crm.refund",
-        skill_digest="d" * 64,
-        policy="p" * 64,
-        canonical=f'{{"amount":70,"for":"{call}"}}'.encode(),
-        terms=ApprovalTerms(frozenset({"leads"}), frozenset(), 1, 1800.0),
-        rules=(MatchedRule("r1", Effect.ASK, "policy.yaml", 3, "ask a lead"),),
-        asked_at=NOW,
-        expires_at=NOW + 1800,
-    )
-    made = replace(made, **changes)  # type: ignore[arg-type]
-    return made if "digest" in changes else replace(made, digest=digest_of(made))
-
-
-D1, D2 = question().digest, question(call="d2").digest
-
-
-def about(kind: Kind, asked: Question, at: float = NOW) -> Record:
-    return Record(kind, asked.session, at, asked.invocation, asked.skill, asked.requester, question=asked.id)
-
-
-async def opened(store: Store, asked: Question) -> Question:
-    return await store.open_question(asked, about(Kind.QUESTION_OPENED, asked))
-
-
-def granting(asked: Question) -> tuple[Question, Sequence[Record]]:
-    vote = Vote(BOB, True, "fine", NOW + 1)
-    granted = replace(asked, state=QuestionState.GRANTED, votes=(*asked.votes, vote))
-    return granted, (about(Kind.VOTED, asked), about(Kind.GRANTED, asked))
-
-
-async def kinds(store: Store) -> list[str]:
-    return [link.row.kind for link in await links(store)]
-
-
-async def links(store: Store) -> list[chain.Link]:
-    if isinstance(store, MemoryRecordStore):
-        return store.links
-    with RecordReader(store.path) as reader:
-        assert reader.verify().found is None
-        return list(reader.links())
+from interposer.terms import GrantSpec
+from tests.contract.records import (
+    ALICE,
+    BOB,
+    D1,
+    D2,
+    NOW,
+    TERMS,
+    Store,
+    about,
+    agreeing,
+    granting,
+    kinds,
+    links,
+    opened,
+    question,
+    record,
+)
+from tests.contract.records import store as store
 
 
 async def test_sequence_numbers_follow_each_other_without_a_gap(store: Store) -> None:
@@ -184,11 +120,12 @@ async def test_a_cancelled_append_loses_nothing_and_holds_nobody_up(store: Store
 
 async def test_a_question_comes_back_as_it_was_stored(store: Store) -> None:
     """Every field survives."""
-    asked = question(votes=(Vote(BOB, True, "so far", NOW + 0.5),))
+    vote = Vote(BOB, True, "so far", NOW + 0.5, "v" * 64, broke_glass=True)
+    spec = GrantSpec(600.0, 3, session=True, schema=b'{"type":"object"}')
+    asked = question(terms=TERMS, votes=(vote,), amended=b'{"amount":7}', spec=spec, destructive=True, call="c" * 64)
     assert await opened(store, asked) == asked
     assert await store.question("q1") == asked
     assert await store.question("q2") is None
-    assert await kinds(store) == ["question_opened"]
 
 
 async def test_the_same_question_is_asked_once(store: Store) -> None:
@@ -222,7 +159,17 @@ async def test_open_questions_are_listed_oldest_first_and_all_newest_first(store
         await opened(store, question(f"q{number}", f"d{number}", asked_at=NOW + number))
     await store.revise("q1", granting)
     assert [each.id for each in await store.questions()] == ["q2", "q3"]
+    assert [each.id for each in await store.questions(unanswered=False, limit=2)] == ["q3", "q2"]
     assert [each.id for each in await store.questions(unanswered=False)] == ["q3", "q2", "q1"]
+
+
+async def test_questions_about_one_skill_are_found(store: Store) -> None:
+    """What was asked about a skill before is shown without the rest."""
+    for number, skill in enumerate(("crm.refund", "crm.delete", "crm.refund")):
+        await opened(store, question(f"q{number}", f"d{number}", asked_at=NOW + number, skill=skill))
+    assert [each.id for each in await store.questions(skill="crm.refund")] == ["q0", "q2"]
+    assert [each.id for each in await store.questions(unanswered=False, skill="crm.refund", limit=1)] == ["q2"]
+    assert await store.questions(skill="crm.other") == []
 
 
 async def test_a_revision_is_stored_with_its_rows(store: Store) -> None:
@@ -238,7 +185,7 @@ async def test_a_revision_that_raises_writes_nothing(store: Store) -> None:
     """The exception comes back to who asked for the revision."""
     await opened(store, question())
 
-    def refuse(_: Question) -> tuple[Question, Sequence[Record]]:
+    def refuse(_: Question) -> Revision:
         raise LookupError("not an approver")
 
     with pytest.raises(LookupError, match="not an approver"):
@@ -253,11 +200,76 @@ async def test_revising_an_unknown_question_is_a_key_error(store: Store) -> None
         await store.revise("q9", granting)
 
 
-async def test_a_revision_cannot_change_what_was_asked(store: Store) -> None:
-    """A yes to one call never becomes a yes to another."""
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"canonical": b'{"amount":7000}'},
+        {"digest": D2},
+        {"call": "c" * 64},
+        {"requester": BOB},
+        {"terms": TERMS},
+        {"expires_at": NOW + 7200},
+        {"skill": "crm.delete"},
+        {"policy": "q" * 64},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_a_revision_cannot_change_what_was_asked(store: Store, changes: dict[str, object]) -> None:
+    """A yes to one call never becomes a yes to another, nor one that lives longer."""
     await opened(store, question())
     with pytest.raises(RecordFault):
-        await store.revise("q1", lambda asked: (replace(asked, canonical=b'{"amount":7000}'), ()))
+        await store.revise("q1", lambda asked: Revision(replace(asked, **changes), ()))  # type: ignore[arg-type]
+    assert await store.question("q1") == question()
+
+
+async def test_what_is_on_the_table_may_change(store: Store) -> None:
+    """Approvers may put other arguments and a standing grant there; what was asked stays beside it."""
+    await opened(store, question())
+    spec = GrantSpec(600.0, 3)
+    tabled = await store.revise(
+        "q1",
+        lambda asked: Revision(replace(asked, amended=b'{"amount":7}', spec=spec), (about(Kind.AMENDED, asked),)),
+    )
+    assert (tabled.amended, tabled.spec, tabled.canonical) == (b'{"amount":7}', spec, question().canonical)
+    assert await store.question("q1") == tabled
+    assert await kinds(store) == ["question_opened", "amended"]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told the time", "by its rows"])
+async def test_nothing_is_granted_at_or_after_the_deadline(store: Store, told: bool) -> None:
+    """The store refuses it in the transaction that would write it, as late as the very moment (F18)."""
+    await opened(store, question())
+    over = question().expires_at
+
+    def late(asked: Question) -> Revision:
+        revision = granting(asked)
+        if told:
+            return replace(revision, now=over)
+        return replace(revision, records=[replace(record, at=over) for record in revision.records])
+
+    with pytest.raises(RecordFault, match="time is over"):
+        await store.revise("q1", late)
+    assert await store.question("q1") == question()
+    assert await kinds(store) == ["question_opened"]
+
+
+async def test_a_deadline_outlives_a_wall_clock_that_jumps(store: Store) -> None:
+    """Told how much time is left, the store does not look at the times in its rows (F22)."""
+    await opened(store, question())
+
+    def jumped(asked: Question) -> Revision:
+        revision = granting(asked)
+        rows = [replace(record, at=NOW + 86_400) for record in revision.records]
+        return replace(revision, records=rows, now=NOW + 1)
+
+    assert (await store.revise("q1", jumped)).state is QuestionState.GRANTED
+
+
+async def test_a_yes_that_no_row_tells_of_is_not_given(store: Store) -> None:
+    """Without a row, and without a time, there is nothing to judge it by."""
+    await opened(store, question())
+    with pytest.raises(RecordFault):
+        await store.revise("q1", lambda asked: replace(granting(asked), records=()))
 
 
 async def test_what_has_ended_stays_ended(store: Store) -> None:
@@ -320,14 +332,39 @@ async def test_a_question_is_closed_only_by_a_row_that_ends_one(store: Store) ->
         await store.close_question("q1", about(Kind.GRANTED, asked))
 
 
-async def test_the_exact_call_is_forgotten_when_its_question_ends(store: Store) -> None:
-    """Unmasked arguments are kept only as long as somebody must be able to read them."""
-    asked = await opened(store, question())
-    await store.revise("q1", granting)
-    await store.consume("q1", D1, NOW + 2, about(Kind.CONSUMED, asked))
+@pytest.mark.parametrize("end", ["consumed", "denied", "expired", "joined too late"])
+async def test_exact_arguments_are_forgotten_when_their_question_ends(store: Store, end: str) -> None:
+    """Unmasked arguments, the caller's and those put in their place, are kept only as long as somebody must be able to
+    read them."""
+    asked = await opened(store, question(amended=b'{"amount":7}'))
+    if end == "consumed":
+        await store.revise("q1", granting)
+        await store.consume("q1", D1, NOW + 2, about(Kind.CONSUMED, asked))
+    elif end == "denied":
+        denied = replace(asked, state=QuestionState.DENIED)
+        await store.revise("q1", lambda _: Revision(denied, (about(Kind.QUESTION_DENIED, asked),)))
+    elif end == "expired":
+        await store.close_question("q1", about(Kind.EXPIRED, asked))
+    else:
+        again = question("q2", asked_at=NOW + 1800, expires_at=NOW + 3600)
+        await store.open_question(again, about(Kind.QUESTION_OPENED, again, NOW + 1800))
     ended = await store.question("q1")
     assert ended is not None
-    assert ended.canonical == b""
+    assert (ended.canonical, ended.amended) == (b"", b"")
+
+
+async def test_a_question_outlives_the_store(tmp_path: Path) -> None:
+    """What was asked and half agreed to is there after a restart, and can be granted and used."""
+    path = tmp_path / "record.db"
+    first = SqliteRecordStore.open(path)
+    asked = await opened(first, question(terms=TERMS, destructive=True, call="c" * 64))
+    await first.revise("q1", agreeing)
+    await first.aclose()
+    second = SqliteRecordStore.open(path)
+    assert await second.question("q1") == agreeing(asked).question
+    await second.revise("q1", granting)
+    assert await second.consume("q1", asked.digest, NOW + 2, about(Kind.CONSUMED, asked))
+    await second.aclose()
 
 
 async def test_unfinished_are_the_intents_without_an_outcome(store: Store) -> None:

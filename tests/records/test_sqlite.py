@@ -392,11 +392,12 @@ def test_an_older_record_is_brought_up_to_date(tmp_path: Path, monkeypatch: pyte
     """Each version has one step to the next, and they are taken in order."""
     path = tmp_path / "record.db"
     anyio.run(SqliteRecordStore.open(path).aclose)
-    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
-    monkeypatch.setitem(schema.MIGRATIONS, 1, lambda database: database["notes"].create({"id": int}))
+    today = schema.VERSION
+    monkeypatch.setattr(schema, "VERSION", today + 1)
+    monkeypatch.setitem(schema.MIGRATIONS, today, lambda database: database["notes"].create({"id": int}))
     anyio.run(SqliteRecordStore.open(path).aclose)
     db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (today + 1,)
     assert db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
     db.close()
 
