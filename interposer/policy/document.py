@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pkgutil import get_data
-from typing import Any, TypeVar
 
 from interposer import canonical
 from interposer.errors import ConfigurationError, Problem
-from interposer.model import ApprovalTerms, Effect, MatchedRule, Rate
+from interposer.model import Effect, MatchedRule, Rate
+from interposer.terms import ApprovalTerms
 
 from . import units
+from .approval import read_approval
 from .conditions import Arguments, BadCondition, Condition, Hint
 from .expressions import When
 from .matchers import MATCHERS
+from .reading import Reading, nearest, shown
 from .rules import Document, Obligation, Rule, Who
 from .schema_shape import check_shape
 from .strict_yaml import Node, read
@@ -35,15 +37,10 @@ HINTS = {
     "idempotent": "idempotentHint",
     "openWorld": "openWorldHint",
 }
-APPROVAL_KEYS = ("approvers", "quorum", "expires", "grant")
-APPROVER_KEYS = ("groups", "subjects")
 OBLIGATION_KEYS = ("skills", "who", "mask", "timeout", "max_result", "rate", "labels", "record")
 RECORDS = ("masked", "none")
 PROFILES = ("pii", "secrets")
 """What the masker knows; with another it would withhold every answer."""
-MAX_QUORUM = 16
-
-T = TypeVar("T")
 
 
 def parse(text: str, file: str) -> Document:
@@ -65,19 +62,12 @@ def starter_text() -> str:
     return raw.decode("utf-8")
 
 
-class _Reading:
-    """One pass over the nodes; problems are collected, and what is wrong reads as not given."""
+class _Reading(Reading):
+    """One pass over a whole policy."""
 
     def __init__(self, file: str, problems: list[Problem]) -> None:
-        self.file = file
-        self.problems = problems
+        super().__init__(file, problems)
         self._ids: dict[str, int] = {}
-
-    def refuse(self, line: int, column: int, message: str) -> None:
-        self.problems.append(Problem(self.file, line, column, message))
-
-    def at(self, node: Node, message: str) -> None:
-        self.refuse(node.line, node.column, message)
 
     def document(self, root: Node) -> Document | None:
         members = self.mapping(root, "the policy", KEYS)
@@ -143,7 +133,7 @@ class _Reading:
             return None
         if isinstance(node.value, str) and node.value in tuple(Effect):
             return Effect(node.value)
-        self.at(node, f"unknown effect {_shown(node)}: expected allow, ask or deny")
+        self.at(node, f"unknown effect {shown(node)}: expected allow, ask or deny")
         return None
 
     def skills(self, owner: Node, node: Node | None) -> tuple[str, ...]:
@@ -177,7 +167,7 @@ class _Reading:
             if type(child.value) is int and 0 <= child.value < 2**32:
                 found.add(child.value)
             else:
-                self.at(child, f"{_shown(child)} is not a uid: expected a number from 0 up")
+                self.at(child, f"{shown(child)} is not a uid: expected a number from 0 up")
         return frozenset(found)
 
     def hints(self, node: Node | None) -> tuple[Condition, ...]:
@@ -188,7 +178,7 @@ class _Reading:
             if isinstance(child.value, bool):
                 found.append(Hint(HINTS[key], child.value))
             else:
-                self.at(child, f"`{key}` is {_shown(child)}: expected true or false")
+                self.at(child, f"`{key}` is {shown(child)}: expected true or false")
         return tuple(found)
 
     def arguments(self, node: Node | None) -> tuple[Condition, ...]:
@@ -235,33 +225,7 @@ class _Reading:
             self.refuse(
                 *rule.keys["approval"], f"`approval` belongs to ask rules; this one says {effect}, so remove it"
             )
-        members = self.mapping(node, "`approval`", APPROVAL_KEYS)
-        groups, subjects = self.approvers(members.get("approvers"))
-        quorum = self.quorum(members.get("quorum"), groups, subjects)
-        expires = self.unit(members.get("expires"), "`expires`", units.seconds)
-        grant = members.get("grant")
-        if grant is not None and grant.value != "once":
-            self.at(grant, f"unknown grant {_shown(grant)}: expected once")
-        return ApprovalTerms(groups, subjects, quorum, ApprovalTerms().expires_s if expires is None else expires)
-
-    def approvers(self, node: Node | None) -> tuple[frozenset[str], frozenset[str]]:
-        if node is None:
-            return frozenset(), frozenset()
-        members = self.mapping(node, "`approvers`", APPROVER_KEYS)
-        if node.value == {}:
-            self.at(node, "`approvers` names nobody: give groups or subjects, or leave it out for any operator")
-        groups = self.names(members.get("groups"), "`groups`") or frozenset()
-        return groups, self.names(members.get("subjects"), "`subjects`") or frozenset()
-
-    def quorum(self, node: Node | None, groups: frozenset[str], subjects: frozenset[str]) -> int:
-        if node is None:
-            return 1
-        if type(node.value) is not int or not 1 <= node.value <= MAX_QUORUM:
-            self.at(node, f"`quorum` is {_shown(node)}: expected a number from 1 to {MAX_QUORUM}")
-            return 1
-        if subjects and not groups and node.value > len(subjects):
-            self.at(node, f"`quorum` is {node.value} but only {len(subjects)} may approve; name more approvers")
-        return node.value
+        return read_approval(self, node)
 
     def obligations(self, node: Node | None) -> tuple[Obligation, ...]:
         return tuple(self.obligation(child) for child in self.items(node, "obligations"))
@@ -273,7 +237,7 @@ class _Reading:
             self.at(node, f"nothing is demanded: give one of {', '.join(OBLIGATION_KEYS[2:])}")
         record = members.get("record")
         if record is not None and record.value not in RECORDS:
-            self.at(record, f"unknown record {_shown(record)}: expected {' or '.join(RECORDS)}")
+            self.at(record, f"unknown record {shown(record)}: expected {' or '.join(RECORDS)}")
         return Obligation(
             skills=skills,
             who=self.who(members.get("who")),
@@ -293,7 +257,7 @@ class _Reading:
         found = self.strings(node, "`mask`", empty=True)
         for child, name in found:
             if name not in PROFILES:
-                self.at(child, f"unknown profile {_shown(child)}: {_nearest(name, PROFILES)}")
+                self.at(child, f"unknown profile {shown(child)}: {nearest(name, PROFILES)}")
         return frozenset(name for _, name in found)
 
     def rate(self, node: Node | None, skills: Iterable[str], who: Node | None) -> Rate | None:
@@ -303,84 +267,6 @@ class _Reading:
         # Named by what it says, so that its counter outlives a reload that leaves it as it is.
         id = canonical.digest([sorted(skills), None if who is None else who.plain(), node.value])[:16]
         return Rate(id, *found)
-
-    def unit(self, node: Node | None, what: str, convert: Callable[[str], T]) -> T | None:
-        if node is None:
-            return None
-        text = node.value if isinstance(node.value, str) else ""
-        return self.convert(node, f"{what} is {_shown(node)}: ", lambda: convert(text))
-
-    def convert(self, node: Node, prefix: str, convert: Callable[[], T]) -> T | None:
-        try:
-            return convert()
-        except ValueError as error:
-            self.at(node, f"{prefix}{error}")
-            return None
-
-    def names(self, node: Node | None, what: str) -> frozenset[str] | None:
-        if node is None:
-            return None
-        return frozenset(text for _, text in self.strings(node, what))
-
-    def strings(self, node: Node, what: str, *, wildcard: bool = False, empty: bool = False) -> list[tuple[Node, str]]:
-        found = []
-        for child in self.items(node, what, empty=empty):
-            if not isinstance(child.value, str) or not child.value:
-                self.at(child, f"{_shown(child)} in {what} is not a text: put it in quotes")
-            elif "*" in child.value and not wildcard:
-                self.at(child, f"`*` is no wildcard in {what}: names match exactly; for everyone, leave it out")
-            else:
-                found.append((child, child.value))
-        return found
-
-    def items(self, node: Node | None, what: str, *, empty: bool = True) -> list[Node]:
-        if node is None:
-            return []
-        if not isinstance(node.value, list):
-            self.at(node, f"{what}: expected a list, found {_shown(node)}")
-            return []
-        if not node.value and not empty:
-            self.at(node, f"{what} is empty: name at least one, or leave it out")
-        return node.value
-
-    def text(self, node: Node | None, what: str, *, limit: int | None) -> str | None:
-        if node is None:
-            return None
-        if not isinstance(node.value, str) or not node.value.strip():
-            self.at(node, f"{what} is {_shown(node)}: expected a text; put it in quotes")
-            return None
-        if limit is not None and len(node.value) > limit:
-            self.at(node, f"{what} is longer than {limit} characters; shorten it")
-            return None
-        return node.value
-
-    def mapping(self, node: Node, what: str, allowed: tuple[str, ...]) -> dict[str, Node]:
-        if not isinstance(node.value, dict):
-            self.at(node, f"{what}: expected a mapping, found {_shown(node)}")
-            return {}
-        for key in node.value:
-            if key not in allowed:
-                self.refuse(*node.keys[key], f"unknown key {key!r} in {what}: {_nearest(key, allowed)}")
-        return {key: child for key, child in node.value.items() if key in allowed}
-
-
-def _shown(node: Node) -> str:
-    value: Any = node.value
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if value is None:
-        return "nothing"
-    text = repr(value) if isinstance(value, str) else str(value).lower()
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-def _nearest(key: str, allowed: tuple[str, ...]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(key, allowed, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(allowed)}"
 
 
 def _loose(node: Node) -> bool:

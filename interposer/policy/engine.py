@@ -5,9 +5,7 @@ allow rule does not match, an ask or deny rule does, unless another of its condi
 
 Combining. Obligations of all entries that name the skill and cover the principal: profiles of `mask` add up, the
 least `timeout` and `max_result` win, every `rate` holds, `labels` add up, and `record: none` wins, because what is
-not stored cannot leak. Terms of several asks: the largest quorum, the shortest expiry, and only approvers that every
-rule names in the same way (subjects with subjects, groups with groups; a rule that names nobody restricts nobody).
-Where that leaves nobody the call is denied, because no answer could satisfy every rule.
+not stored cannot leak. Terms of several asks: `combined`, and where nobody could satisfy them all the call is denied.
 """
 
 from __future__ import annotations
@@ -15,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from interposer.model import ApprovalTerms, Decision, Effect, Facts, JsonObject, Obligations, Principal, Rate, Skill
+from interposer.model import Decision, Effect, Facts, JsonObject, Obligations, Principal, Rate, Skill
 
+from .combined import combine_terms
 from .conditions import Condition, Evidence, Unevaluable
 from .document import parse, starter_text
 from .rules import Document, Obligation, Rule
@@ -281,26 +280,3 @@ def combine(duties: Iterable[Obligation]) -> Obligations:
         labels=frozenset(labels),
         record=record,
     )
-
-
-def combine_terms(terms: Sequence[ApprovalTerms]) -> ApprovalTerms | None:
-    """Terms that satisfy every one of these, or None where nobody could."""
-    merged: ApprovalTerms | None = terms[0]
-    for more in terms[1:]:
-        merged = _both(merged, more)
-    if merged is not None and merged.subjects and not merged.groups and merged.quorum > len(merged.subjects):
-        return None
-    return merged
-
-
-def _both(left: ApprovalTerms | None, right: ApprovalTerms) -> ApprovalTerms | None:
-    if left is None:
-        return None
-    quorum, expires_s = max(left.quorum, right.quorum), min(left.expires_s, right.expires_s)
-    named = [terms for terms in (left, right) if terms.groups or terms.subjects]
-    if not named:
-        return ApprovalTerms(quorum=quorum, expires_s=expires_s)
-    groups = frozenset.intersection(*(terms.groups for terms in named))
-    subjects = frozenset.intersection(*(terms.subjects for terms in named))
-    # Both empty would mean "any operator": the opposite of what two rules with different approvers say.
-    return ApprovalTerms(groups, subjects, quorum, expires_s) if groups or subjects else None

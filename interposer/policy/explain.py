@@ -5,9 +5,10 @@ The same judgements that `decide` rests on; arguments are named by path, never b
 
 from __future__ import annotations
 
-from interposer.model import ApprovalTerms, Decision, Effect, Facts, JsonObject, Obligations, Principal, Skill
+from interposer.model import Decision, Effect, Facts, JsonObject, Obligations, Principal, Skill
 
 from .engine import Judgement, Policy
+from .wording import as_json, in_words
 
 
 def explain(
@@ -27,7 +28,7 @@ def explain(
         "offered": policy.offers(principal, skill),
         "needed": _needed(decision, judged, skill),
         "obligations": _obligations(decision.obligations),
-        "approval": None if decision.terms is None else _terms(decision.terms),
+        "approval": None if decision.terms is None else as_json(decision.terms),
         "policy": decision.policy,
     }
 
@@ -81,7 +82,7 @@ def _needed(decision: Decision, judged: list[Judgement], skill: Skill) -> list[s
     if decision.effect is Effect.ALLOW:
         return ["nothing"]
     if decision.terms is not None:
-        return [_asked(decision.terms)]
+        return in_words(decision.terms)
     if decision.rules:
         denying = [rule for rule in decision.rules if rule.effect is Effect.DENY] or decision.rules
         return [f"rule {rule.id} ({rule.file}:{rule.line}) would have to change" for rule in denying]
@@ -89,21 +90,6 @@ def _needed(decision: Decision, judged: list[Judgement], skill: Skill) -> list[s
     if not could:
         return [f"a rule that allows or asks for {skill.id}: none names it"]
     return [f"for rule {each.rule.id} to {each.rule.effect}: {each.failed}: {each.detail}" for each in could]
-
-
-def _asked(terms: ApprovalTerms) -> str:
-    named = [f"group {name}" for name in sorted(terms.groups)] + [f"subject {name}" for name in sorted(terms.subjects)]
-    people = " or ".join(named) or "any operator"
-    return f"{terms.quorum} yes from {people}, within {terms.expires_s:g} s"
-
-
-def _terms(terms: ApprovalTerms) -> JsonObject:
-    return {
-        "groups": sorted(terms.groups),
-        "subjects": sorted(terms.subjects),
-        "quorum": terms.quorum,
-        "expires_s": terms.expires_s,
-    }
 
 
 def _obligations(owed: Obligations) -> JsonObject:

@@ -6,15 +6,18 @@ from skills, `who` and `hints`; what only conditions rule out is not found.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from interposer.errors import Problem
 from interposer.model import Effect
+from interposer.terms import Window
+from interposer.windows import is_open
 
 from . import units
-from .engine import Policy, combine_terms
-from .rules import Rule, Who
+from .combined import combine_terms
+from .engine import Policy
+from .rules import Obligation, Rule, Who
 
 _RANK = {Effect.ALLOW: 0, Effect.ASK: 1, Effect.DENY: 2}
 
@@ -35,6 +38,7 @@ def lint(policy: Policy, skills: Collection[str] | None = None) -> list[Finding]
         *_overruled(document.otherwise, document.otherwise),
         *_never_consulted(document.rules, document.otherwise),
         *_unanswerable((*document.rules, *document.otherwise)),
+        *_unkept((*document.rules, *document.otherwise), document.obligations),
         *_loose((*document.rules, *document.otherwise)),
     ]
     if skills is not None:
@@ -63,9 +67,40 @@ def _unanswerable(rules: Collection[Rule]) -> Iterator[Finding]:
     for place, rule in enumerate(asks):
         for other in asks[place + 1 :]:
             pair = [terms for terms in (rule.terms, other.terms) if terms is not None]
-            if combine_terms(pair) is None and _may_meet(rule, other):
+            if not _may_meet(rule, other):
+                continue
+            both = combine_terms(pair)
+            if both is None:
                 said = f"where {_named(rule)} asks as well, no approver satisfies both, and the call is denied"
                 yield _on(other, said, note=True)
+            elif _never_open(both.windows):
+                said = f"where {_named(rule)} asks as well, the hours of both never meet, and no yes can count"
+                yield _on(other, said, note=True)
+
+
+def _never_open(windows: Sequence[Sequence[Window]]) -> bool:
+    """Whether there is no moment in a year that lies in all of them: if there is one, it is where one of them opens."""
+    if len(windows) < 2:
+        return False
+    from datetime import datetime, timedelta
+    from zoneinfo import ZoneInfo
+
+    for window in (window for alternatives in windows for window in alternatives):
+        opens = datetime(2026, 1, 1, *divmod(window.opens_min, 60))
+        for day in range(366):
+            moment = (opens + timedelta(day)).replace(tzinfo=ZoneInfo(window.zone))
+            if is_open(windows, moment.timestamp()):
+                return False
+    return True
+
+
+def _unkept(rules: Collection[Rule], obligations: Collection[Obligation]) -> Iterator[Finding]:
+    silent = [duty for duty in obligations if duty.record == "none"]
+    for rule in (rule for rule in rules if rule.terms is not None and rule.terms.execute):
+        lines = [str(duty.line) for duty in silent if _overlap(rule.skills, duty.skills)]
+        if lines:
+            said = f"executes on approval, but `record: none` on line {', '.join(lines)} keeps no results: a caller"
+            yield _on(rule, f"{said} that has left never sees its own; remove one of the two")
 
 
 def _loose(rules: Collection[Rule]) -> Iterator[Finding]:
@@ -112,7 +147,11 @@ def _covers(wide: Who | None, narrow: Who | None) -> bool:
 
 
 def _may_meet(left: Rule, right: Rule) -> bool:
-    return any(units.overlap(one, other) for one in left.skills for other in right.skills)
+    return _overlap(left.skills, right.skills)
+
+
+def _overlap(some: Collection[str], others: Collection[str]) -> bool:
+    return any(units.overlap(one, other) for one in some for other in others)
 
 
 def _named(rule: Rule) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from interposer.model import ApprovalTerms, Effect, MatchedRule, Principal, Rate
+from interposer.model import Effect, MatchedRule, Principal, Rate
+from interposer.terms import ApprovalTerms
 
 from . import units
 from .conditions import Condition

@@ -1,4 +1,4 @@
-"""Durations (`500ms 4s 30m 12h 1d`), sizes (`64KiB 4MiB 1MB`), rates (`60/min`) and skill patterns, as texts."""
+"""Durations (`500ms 4s 30m`), sizes (`64KiB 1MB`), rates (`60/min`), times of day (`08:00`) and skill patterns."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _RATE = re.compile(r"([0-9]{1,9})/(s|min|h|d)")
 MAX_COUNT = 100_000
 """The exact counter keeps one time for each call in the window."""
 _PER = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _NEVER_IN_PATTERNS = frozenset("?[]{}!\\")
 
 
@@ -46,6 +47,14 @@ def rate(text: str) -> tuple[int, float]:
     if found is None or not 0 < int(found[1]) <= MAX_COUNT:
         raise ValueError(f"expected a rate of at most {MAX_COUNT}, such as 5/s, 60/min, 100/h or 1000/d")
     return int(found[1]), _PER[found[2]]
+
+
+def minute(text: str) -> int:
+    """Minutes after midnight, 1440 for 24:00. Raises `ValueError` that says what was expected."""
+    found = _CLOCK.fullmatch(text)
+    if found is None:
+        raise ValueError('expected a time of day such as "08:00" or "17:30", up to "24:00"')
+    return int(found[1]) * 60 + int(found[2]) if found[1] else 24 * 60
 
 
 def check_pattern(pattern: str) -> None:

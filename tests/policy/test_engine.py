@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interposer import canonical
-from interposer.model import ApprovalTerms, Decision, Effect, Facts, Principal, Skill
-from interposer.policy.engine import Policy, combine_terms, load, starter
+from interposer.model import Decision, Effect, Facts, Principal, Skill
+from interposer.policy.engine import Policy, load, starter
+from interposer.terms import ApprovalTerms
 
 ANNA = Principal("local", "anna", ("support",), uid=1000, client_id="desk")
 NOW = Facts(now=1_700_000_000.0)
@@ -239,27 +240,6 @@ def test_asks_that_nobody_could_satisfy_are_denied() -> None:
     assert decision.effect is Effect.DENY
     assert decision.terms is None
     assert len(decision.rules) == 2
-
-
-_names = st.frozensets(st.sampled_from("abc"), max_size=3)
-_terms = st.builds(ApprovalTerms, _names, _names, st.integers(1, 3), st.sampled_from([60.0, 300.0]))
-
-
-@given(st.lists(_terms, min_size=1, max_size=4), _names, st.sampled_from("abcd"))
-def test_whoever_may_approve_the_combination_may_approve_each(
-    terms: list[ApprovalTerms], groups: frozenset[str], subject: str
-) -> None:
-    """Combining terms never lets in an approver whom one of the rules would not."""
-
-    def may(of: ApprovalTerms) -> bool:
-        anyone = not of.groups and not of.subjects
-        return anyone or subject in of.subjects or not of.groups.isdisjoint(groups)
-
-    combined = combine_terms(terms)
-    if combined is not None and may(combined):
-        assert all(may(each) for each in terms)
-        assert combined.quorum == max(each.quorum for each in terms)
-        assert combined.expires_s == min(each.expires_s for each in terms)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,23 @@ def test_matched_and_unmatched_rules_stand_with_their_places() -> None:
     ((why,),) = [[rule["why"]] for rule in found["not_matched"]]
     assert why == "arguments: `/amount` does not satisfy `maximum`"
     assert found["needed"] == ["2 yes from group leads, within 1800 s"]
+    assert (found["approval"]["groups"], found["approval"]["quorum"]) == (["leads"], 2)
+
+
+def test_all_terms_of_an_approval_are_shown() -> None:
+    """Who, when, and to how much: each on a line of its own."""
+    more = "{at_least: {dba: 1}, grant: {for: 8h}, hours: [{from: 22:00, to: 06:00, zone: UTC}], read_for: 5s}"
+    found = explained(
+        "pay.refund",
+        {"amount": 60},
+        policy=load(POLICY.replace("{approvers: {groups: [leads]}, quorum: 2}", more), "p"),
+    )
+    shown = text(found).split("needed:\n")[1].splitlines()
+    assert shown[0] == "  1 yes from group dba, with at least 1 of group dba, within 1800 s"
+    assert "22:00-06:00 the day after UTC" in shown[1]
+    assert "for 5 s" in shown[2]
+    assert "at most 28800 s" in shown[3]
+    assert found["approval"]["at_least"] == {"dba": 1}
 
 
 def test_doubt_is_shown() -> None:

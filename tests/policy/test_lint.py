@@ -85,3 +85,53 @@ def test_asks_that_nobody_can_answer_together_are_a_note() -> None:
     ((message, note),) = findings(asks)
     assert "no approver satisfies both" in message
     assert note
+
+
+def asks(*approvals: dict[str, Any]) -> list[Any]:
+    return [{"effect": "ask", "approval": approval} for approval in approvals]
+
+
+def hours(opens: str, closes: str, zone: str = "UTC", **more: Any) -> dict[str, Any]:
+    return {"hours": [{"from": opens, "to": closes, "zone": zone, **more}]}
+
+
+def test_minima_that_another_ask_keeps_from_answering_are_a_note() -> None:
+    """A place that no approver of the other rule may fill is said beforehand, and how the two meet is not."""
+    ((message, note),) = findings(asks({"approvers": {"groups": ["leads"]}}, {"at_least": {"dba": 1}}))
+    assert "no approver satisfies both" in message
+    assert note
+    assert findings(asks({"approvers": {"groups": ["leads", "dba"]}}, {"at_least": {"dba": 1}})) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        (hours("08:00", "12:00"), hours("12:00", "18:00"), False),
+        (hours("08:00", "12:01"), hours("12:00", "18:00"), True),
+        (hours("08:00", "18:00", days=["sat"]), hours("08:00", "18:00", days=["sun"]), False),
+        (hours("08:00", "18:00", days=["sat"]), hours("22:00", "09:00", days=["fri"]), True),
+        (hours("08:00", "16:00"), hours("08:00", "16:00", "America/Los_Angeles"), True),
+        (hours("08:00", "15:00"), hours("08:00", "16:00", "America/Los_Angeles"), False),
+        (hours("08:00", "08:00"), hours("03:00", "03:01"), True),
+    ],
+)
+def test_hours_that_never_meet_are_a_note(one: dict[str, Any], other: dict[str, Any], meet: bool) -> None:
+    """Two asks that are never open at the same moment of the year can never be answered together."""
+    found = findings(asks(one, other))
+    assert [("never meet" in message, note) for message, note in found] == ([] if meet else [(True, True)])
+
+
+def test_results_that_nobody_keeps_are_found() -> None:
+    """Execution without the caller, of a skill whose results are not recorded, is a finding."""
+    rules = [{"id": "r", "effect": "ask", "skills": ["a.*"], "approval": {"execute_on_approve": True}}]
+
+    def found(rules: list[Any], duty: dict[str, Any]) -> list[tuple[str, bool]]:
+        text = canonical.encode({"version": 1, "rules": rules, "obligations": [duty]}).decode()
+        return [(each.problem.message, each.note) for each in lint(load(text, "p"))]
+
+    ((message, note),) = found(rules, {"skills": ["*.b"], "record": "none"})
+    assert "executes on approval, but `record: none` on line 1" in message
+    assert not note
+    assert found(rules, {"skills": ["*.b"], "record": "masked"}) == []
+    assert found(rules, {"skills": ["c.*"], "record": "none"}) == []
+    assert found([{**rules[0], "approval": {}}], {"skills": ["*"], "record": "none"}) == []

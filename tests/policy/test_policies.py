@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ from jsonschema import Draft202012Validator
 
 from interposer.masking.engine import PROFILES as MASKER_PROFILES
 from interposer.model import Effect, Facts, Principal, Skill
-from interposer.policy import document
+from interposer.policy import approval, document
 from interposer.policy.engine import load
 from interposer.policy.lint import lint
 from interposer.policy.strict_yaml import read
+from interposer.policy.wording import as_json
 
 ROOT = Path(__file__).parents[2]
 TABLES = sorted((ROOT / "policies").glob("*.test.yaml"))
 POLICIES = sorted(path for path in (ROOT / "policies").glob("*.yaml") if not path.name.endswith(".test.yaml"))
-CASE_KEYS = {"name", "skill", "as", "arguments", "annotations", "labels", "calls", "now", "expect", "rules"}
+CASE_KEYS = {"name", "skill", "as", "arguments", "annotations", "labels", "calls", "now", "expect", "rules", "approval"}
 
 
 def plain(path: Path) -> Any:
@@ -54,6 +56,10 @@ def test_policy_decides_as_its_table_says(path: Path, case: dict[str, Any]) -> N
     assert decision.effect == case["expect"], decision.reason
     if "rules" in case:
         assert [rule.id for rule in decision.rules] == case["rules"]
+    if "approval" in case:
+        assert decision.terms is not None
+        terms = as_json(decision.terms)
+        assert {key: terms[key] for key in case["approval"]} == case["approval"]
 
 
 def test_every_policy_has_a_table() -> None:
@@ -67,6 +73,17 @@ def test_every_policy_has_a_table() -> None:
 def test_policies_have_no_findings(path: Path) -> None:
     """What we give people to copy says nothing in vain."""
     assert lint(load(path.read_text(encoding="utf-8"), path.name)) == []
+
+
+def test_the_reference_shows_what_loads() -> None:
+    """Whoever copies from the documentation gets a policy."""
+    page = (ROOT / "docs/reference/policy.md").read_text(encoding="utf-8")
+    whole, approval_alone = re.findall(r"(?s)```yaml\n(.*?)```", page)
+    for text in (whole, f"version: 1\nrules:\n  - id: a\n    effect: ask\n    skills: [a.b]\n{approval_alone}"):
+        assert lint(load(text, "policy.md")) == []
+        node, _ = read(text, "policy.md")
+        assert node is not None
+        Draft202012Validator(schema()).validate(node.plain())
 
 
 def schema() -> dict[str, Any]:
@@ -98,8 +115,10 @@ def test_editor_schema_has_the_keys_of_the_document() -> None:
         (defs["rule"], document.RULE_KEYS),
         (defs["who"], document.WHO_KEYS),
         (defs["rule"]["properties"]["hints"], document.HINTS),
-        (defs["approval"], document.APPROVAL_KEYS),
-        (approvers, document.APPROVER_KEYS),
+        (defs["approval"], approval.APPROVAL_KEYS),
+        (approvers, approval.APPROVER_KEYS),
+        (defs["grant"], approval.GRANT_KEYS),
+        (defs["window"], approval.HOURS_KEYS),
         (defs["obligation"], document.OBLIGATION_KEYS),
     ]
     for place, keys in pairs:
@@ -109,4 +128,7 @@ def test_editor_schema_has_the_keys_of_the_document() -> None:
     assert defs["obligation"]["properties"]["record"]["enum"] == list(document.RECORDS)
     assert defs["obligation"]["properties"]["mask"]["items"]["enum"] == list(document.PROFILES)
     assert frozenset(document.PROFILES) == MASKER_PROFILES
-    assert defs["approval"]["properties"]["quorum"]["maximum"] == document.MAX_QUORUM
+    assert defs["approval"]["properties"]["quorum"]["maximum"] == approval.MAX_QUORUM
+    assert defs["approval"]["properties"]["at_least"]["additionalProperties"]["maximum"] == approval.MAX_QUORUM
+    assert defs["grant"]["properties"]["uses"]["maximum"] == approval.MAX_USES
+    assert defs["window"]["properties"]["days"]["items"]["enum"] == list(approval.DAYS)

@@ -1,4 +1,4 @@
-"""Skill patterns: what fits, what overlaps, what contains what."""
+"""Skill patterns: what fits, what overlaps, what contains what. And times of day."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interposer.policy.units import check_pattern, contains, fits, overlap
+from interposer.policy.units import check_pattern, contains, fits, minute, overlap
 
 _part = st.text("ab*", min_size=1, max_size=5).filter(lambda text: "**" not in text)
 _pattern = st.just("*") | st.builds("{}.{}".format, _part, _part)
@@ -59,3 +59,11 @@ def test_odd_patterns_are_refused(bad: str) -> None:
 def test_matching_is_linear_in_hostile_names() -> None:
     """Many stars on a long name that nearly fits cost no more than the name is long."""
     assert not fits("a." + "*a" * 30 + "*b", "a." + "a" * 20_000)
+
+
+def test_times_of_day_are_two_digits_each() -> None:
+    """Minutes after midnight; the end of the day has a time of its own."""
+    assert [minute(text) for text in ("00:00", "08:30", "23:59", "24:00")] == [0, 510, 1439, 1440]
+    for text in ("", "8:00", "08:0", "24:01", "25:00", "08:60", "08:00:00", " 08:00", "08:00\n", "08.00", "٠٨:٠٠"):
+        with pytest.raises(ValueError, match="time of day"):
+            minute(text)
