@@ -7,16 +7,20 @@ needs what the one before it returns, and every fault on the way ends in no.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 
 import anyio
 
-from .ballot import question_digest
+from .asking import Absent, Asker, Present, attended, recalled
+from .carried import Carried
 from .catalogue import Catalogue, Offer
 from .desk import Desk
-from .errors import Denied, InterposerError, InvalidArguments, Refusal, Unauthenticated, Unavailable
-from .journal import Journal
+from .errors import Denied, InterposerError, Refusal, Unavailable
+from .grant import Kept
+from .journal import REVOKED, Journal
+from .judging import Judge, agree, amend, passing, untrue
+from .keeping import Crossing, Keeping
 from .model import (
     Answered,
     Approval,
@@ -33,29 +37,17 @@ from .model import (
     Permit,
     Principal,
     Progress,
-    Skill,
+    Question,
 )
 from .ports import Authenticator, Masker, PolicyDecisionPoint, PolicyInformationPoint
 
-ATTEND_S = 0.5
-"""How often a held call is asked again who makes it."""
+__all__ = ["Broker", "Carried"]
 
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A call that went across: how it ended, and what of it may be shown."""
-
-    invocation: str
-    skill: Skill
-    outcome: type[Answered] | type[Failed] | type[InDoubt]
-    masked: Masked
-    """The result of `Answered`; the error object of `Failed`, or null where the upstream said nothing."""
-    withheld: str = ""
-    """Why an answer that came may not be shown; then `masked` is null."""
+_UNDER_NO_APPROVAL: AbstractContextManager[anyio.CancelScope | None] = nullcontext()
 
 
 class Broker:
-    """The PEP. `invoke` is the only way to an upstream."""
+    """The PEP. `invoke` and `carry_out` are the only ways to an upstream."""
 
     def __init__(
         self,
@@ -78,6 +70,8 @@ class Broker:
         self._desk = desk
         self._journal = journal
         self._masker = masker
+        self._judge = Judge(catalogue, policy, facts, masker)
+        self._keeping = Keeping(desk, journal, masker)
         self._nothing = masker.mask(None, frozenset())
         """What is shown of an answer that may not be: made now, for a masker that breaks later makes nothing."""
 
@@ -86,94 +80,196 @@ class Broker:
 
         Before (6) nothing has left the broker; after (6) an outcome is always recorded, even if the caller is gone.
         """
+        asker = Present(self._authenticator, call)
         principal: Principal | None = None
         invocation: Invocation | None = None
         decision: Decision | None = None
         shown: Masked | None = None
         try:
-            principal = await self._authenticator.authenticate(call.caller)  # (1) who asks
+            principal = await asker.principal()  # (1) who asks
             invocation, offer = await self._catalogue.match(principal, call)  # (2) which skill
             # Looking the skill up may have waited for its service.
-            invocation = await self._reauthenticated(call, invocation)
-            self._check(invocation, offer)  # (3) before any human is bothered
+            invocation = await asker.again(invocation)
+            self._judge.fits(invocation, offer)  # (3) before any human is bothered
             decision = self._decide(invocation)  # (4)
-            self._admit(invocation, decision)
-            self._require_credential(invocation)
-            shown = self._masker.mask(call.arguments, decision.obligations.mask)
-            _keep_credentials_in(shown)
-            permit = await self._permit(call, invocation, decision, shown)  # (5) a human, and the policy of now
+            self._judge.admit(invocation, decision)
+            shown = self._judge.showable(invocation, decision)
+            earlier = await self._keeping.earlier(call, asker, invocation)
+            if earlier is not None:
+                return await self._tell(earlier, invocation, decision)
+            crossing = Crossing(call, asker, invocation, offer, shown)
+            permit, sent = await self._permit(crossing, decision)  # (5) a human, and the policy of now
         except InterposerError as fault:
-            refusal = fault if isinstance(fault, Refusal) else Unavailable(str(fault))
-            try:
-                await self._journal.refuse(
-                    refusal,
-                    session=call.session,
-                    name=self._claimed(call) if invocation is None else "",
-                    principal=principal,
-                    invocation=invocation,
-                    decision=decision,
-                    masked=shown,
-                )
-            except InterposerError as unrecorded:
-                if invocation is not None:
-                    self._journal.forget(invocation)
-                raise Unavailable(f"{refusal}; not recorded: {unrecorded}") from fault
+            refusal = await self._refused(fault, call, principal, invocation, decision, shown)
             if refusal is fault:
                 raise
             raise refusal from fault
         self._facts.count(call.session)
-        return await self._carry(call, permit, shown, offer)
+        return await self._carry(crossing, permit, sent)
 
-    def _claimed(self, call: Call) -> str:
-        """What the caller called the skill, fit for the record: it may be anything, a secret too."""
+    async def carry_out(self, question: Question, caller: Call | None = None) -> None:
+        """Make the call of a granted question that no caller waits for: in the name of whoever asked, who is `caller`
+        if one is given and has left otherwise. The outcome is kept for them. It is made once, by whom ever: whoever
+        uses up the yes makes it.
+
+        What is refused is on record, and the yes is taken out of the world. Raises `Refusal` where it may be tried
+        again: nothing was executed.
+        """
         try:
-            name = str(self._masker.mask(call.name, frozenset({"pii", "secrets"})).value)
+            await self._carried_out(question, caller)
         except InterposerError:
-            return ""
-        for token in filter(None, (call.caller.token, call.token)):
-            name = name.replace(token, "")
-        return name
+            raise
+        except Exception as fault:
+            # Nobody waits whom it could be told, and a broker that ended here would end here again at its next start.
+            raise Unavailable(f"{type(fault).__name__} while an approved call was to be made") from fault
 
-    def _check(self, invocation: Invocation, offer: Offer) -> None:
-        """Raises `InvalidArguments`, its words masked: they quote the definition as the upstream gave it."""
+    async def _carried_out(self, question: Question, caller: Call | None) -> None:
+        call = recalled(question, caller)
+        asker: Asker = Absent(self._authenticator, question)
+        if caller is not None:
+            asker = Present(self._authenticator, call, waits=False)
+        principal: Principal | None = None
+        invocation: Invocation | None = None
+        decision: Decision | None = None
+        shown: Masked | None = None
         try:
-            offer.arguments.check(invocation.arguments)
-        except InvalidArguments as invalid:
-            profiles = self._policy().obligations(invocation.skill.id).mask
-            raise InvalidArguments(str(self._masker.mask(invalid.public, profiles).value)) from None
+            principal = await asker.principal()
+            if principal.identity() != question.requester.identity():
+                raise Denied("the caller is not the one who asked", name="caller_changed")
+            call = replace(call, name=await self._judge.name_of(question))
+            invocation, offer = await self._catalogue.match(principal, call)
+            self._judge.unchanged(invocation.skill, question.skill_digest)
+            self._judge.fits(invocation, offer)
+            decision = self._decide(invocation)
+            agree(decision, invocation, question.digest, asks=True)
+            shown = self._judge.showable(invocation, decision)
+            crossing = Crossing(call, asker, invocation, offer, shown, question)
+            permit, sent = await self._permit(crossing, decision)
+        except InterposerError as fault:
+            refusal = await self._refused(fault, call, principal, invocation, decision, shown)
+            if passing(refusal, present=caller is not None):
+                raise refusal from (None if refusal is fault else fault)
+            await self._keeping.withdraw(question)
+            return
+        with suppress(Refusal):  # On record, and kept.
+            await self._carry(crossing, permit, sent)
 
-    async def _carry(self, call: Call, permit: Permit, shown: Masked, offer: Offer) -> Carried:
+    async def recognise(self, call: Call) -> Principal:
+        """Who asks, now. Raises `Unauthenticated`."""
+        return await self._authenticator.authenticate(call.asking())
+
+    async def recall(self, question: Question, kept: Kept, session: str) -> Carried:
+        """What became of a question's call, for whoever asked it. Raises the `Refusal` that was kept in its place."""
+        obligations = self._policy().obligations(question.skill)
+        skill = self._judge.skill_of(question)
         try:
-            intent = await self._journal.intend(permit, shown)  # (6) durable, or the call does not happen
+            carried = self._keeping.read(kept, skill, obligations.mask)
+        finally:
+            await self._journal.told_again(question, session, kept)
+            await self._keeping.deliver(kept)
+        self._facts.count(session)
+        self._facts.label(session, obligations.labels)
+        return carried
+
+    async def review(self, question: Question, amended: bytes) -> None:
+        """Whether these arguments, canonical JSON, could be asked for in place of the caller's on the same terms.
+        Raises `VoteRefused` named `amendment_refused`, its words for the approver."""
+        self._judge.review(question, amended, self._decide)
+
+    async def _tell(self, kept: Kept, invocation: Invocation, decision: Decision) -> Carried:
+        carried = await self._keeping.tell(kept, invocation, decision)
+        self._facts.count(invocation.session)
+        self._facts.label(invocation.session, decision.obligations.labels)
+        return carried
+
+    async def _refused(
+        self,
+        fault: InterposerError,
+        call: Call,
+        principal: Principal | None,
+        invocation: Invocation | None,
+        decision: Decision | None,
+        shown: Masked | None,
+    ) -> Refusal:
+        """What the caller is told, on record. Raises `Unavailable` where it cannot be recorded."""
+        refusal = fault if isinstance(fault, Refusal) else Unavailable(str(fault))
+        try:
+            await self._journal.refuse(
+                refusal,
+                session=call.session,
+                name=self._judge.claimed(call) if invocation is None else "",
+                principal=principal,
+                invocation=invocation,
+                decision=decision,
+                masked=shown,
+            )
+        except InterposerError as unrecorded:
+            if invocation is not None:
+                self._journal.forget(invocation)
+            raise Unavailable(f"{refusal}; not recorded: {unrecorded}") from fault
+        return refusal
+
+    async def _carry(self, crossing: Crossing, permit: Permit, sent: Masked) -> Carried:
+        """`sent` are the arguments as they go."""
+        approval = permit.approval
+        intent: Intent | None = None
+        outcome: Outcome | None = None
+        under_way = False
+        try:
+            with _UNDER_NO_APPROVAL if approval is None else self._desk.revocable(approval) as scope:
+                if not _cut(scope):
+                    intent = await self._intend(crossing, permit, sent)  # (6) durable, or the call does not happen
+                if intent is not None and not _cut(scope):
+                    under_way = True
+                    outcome = await self._called(crossing, intent)  # (7) the credential exists only in here
+        except anyio.get_cancelled_exc_class():
+            await self._conclude_cut(crossing, permit, intent)
+            raise
+        if intent is None or not under_way:
+            raise await self._keeping.revoked(crossing, permit)
+        if outcome is None:
+            outcome = InDoubt(REVOKED)
+        if not isinstance(outcome, Failed) or outcome.error is not None:
+            self._label(crossing, permit)
+        carried = self._masked(permit, outcome, crossing.offer)  # (8) a masker that fails withholds
+        if approval is not None:
+            carried = replace(carried, approval=approval.question, amended=sent if approval.amended else None)
+        delivered = False
+        try:
+            await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
+            delivered = crossing.asker.waits
+        except InterposerError:
+            self._journal.forget(permit.invocation)
+            carried = replace(carried, masked=self._nothing, withheld="the outcome could not be recorded")
+            delivered = crossing.asker.waits
+        finally:
+            await self._keeping.keep(crossing, permit, carried, delivered=delivered)
+        if carried.masked.counts.get("credential"):
+            with suppress(InterposerError), anyio.CancelScope(shield=True):
+                await self._journal.alarm(permit.invocation, "credential_echoed")
+        return carried
+
+    async def _intend(self, crossing: Crossing, permit: Permit, sent: Masked) -> Intent:
+        try:
+            return await self._journal.intend(permit, sent)
         except InterposerError as fault:
             self._journal.forget(permit.invocation)
-            raise Unavailable(str(fault)) from fault
+            unavailable = Unavailable(str(fault))
+            await self._keeping.spent(crossing, permit.approval, unavailable)
+            raise unavailable from fault
         except anyio.get_cancelled_exc_class():
             # What was handed to the store is written all the same, so it is said how it ended.
             with anyio.CancelScope(shield=True), suppress(InterposerError):
                 await self._journal.abandon(permit)
             raise
+
+    async def _called(self, crossing: Crossing, intent: Intent) -> Outcome:
+        permit = intent.permit
         upstream = self._catalogue.upstream(permit.invocation.skill)
         try:
-            outcome = await upstream.call(intent, self._progress(call, permit))  # (7) the credential exists only here
-        except anyio.get_cancelled_exc_class():
-            self._label(permit)
-            await self._conclude_cut(intent, InDoubt("cancelled by the caller"))
-            raise
+            return await upstream.call(intent, self._progress(crossing.call, permit))
         except Exception as fault:
-            outcome = InDoubt(f"{type(fault).__name__} in the upstream's connection")
-        if not isinstance(outcome, Failed) or outcome.error is not None:
-            self._label(permit)
-        carried = self._masked(permit, outcome, offer)  # (8) a masker that fails withholds
-        try:
-            await self._journal.conclude(intent, outcome, carried.masked, withheld=carried.withheld)  # (9)
-        except InterposerError:
-            self._journal.forget(permit.invocation)
-            carried = replace(carried, masked=self._nothing, withheld="the outcome could not be recorded")
-        if carried.masked.counts.get("credential"):
-            with suppress(InterposerError), anyio.CancelScope(shield=True):
-                await self._journal.alarm(permit.invocation, "credential_echoed")
-        return carried
+            return InDoubt(f"{type(fault).__name__} in the upstream's connection")
 
     def _decide(self, invocation: Invocation) -> Decision:
         """What the policy of now says. Raises `Denied`; whatever else goes wrong in a decision counts as deny."""
@@ -186,101 +282,66 @@ class Broker:
             raise Denied(f"the decision failed: {type(fault).__name__}", name="decision_failed") from fault
         return decision
 
-    def _admit(self, invocation: Invocation, decision: Decision) -> None:
-        if decision.effect is Effect.DENY:
-            raise _denied(decision)
-        wait_s = self._facts.admit(invocation.principal, decision.obligations.rates)
-        if wait_s > 0:
-            raise Denied(
-                f"rate limit, {wait_s:.1f} s until there is room",
-                name="rate_limited",
-                message=f"Too many calls. There is room again in {max(1, round(wait_s))} s.",
-            )
-
-    def _require_credential(self, invocation: Invocation) -> None:
-        """Raises `Denied` where the upstream has credentials, and none that is for this principal."""
-        if not self._catalogue.upstream(invocation.skill).serves(invocation.principal):
-            raise Denied(
-                f"no credential of {invocation.skill.upstream} is for this caller",
-                name="no_credential",
-                message="There is no credential for you at this service.",
-            )
-
-    async def _permit(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Permit:
+    async def _permit(self, crossing: Crossing, decision: Decision) -> tuple[Permit, Masked]:
+        """Also the arguments as they will be sent."""
         if decision.effect is Effect.ALLOW:
-            return Permit(invocation, decision, None)
-        approval = await self._approved(call, invocation, decision, shown)
-        # The yes may be minutes old: who asks, what the skill is and what policy says are established again.
-        invocation = await self._reauthenticated(call, invocation)
-        if not self._catalogue.current(invocation.skill):
-            raise Denied("the skill changed after it was approved", name="skill_changed")
-        self._require_credential(invocation)
-        latest = self._decide(invocation)
-        if latest.effect is Effect.DENY:
-            raise _denied(latest)
-        if latest.effect is Effect.ASK and question_digest(invocation, latest) != approval.digest:
-            raise Denied(
-                "the policy or its terms changed after the approval",
-                name="policy_changed",
-                message="The policy changed after this call was approved; it has to be asked for again.",
-            )
-        return Permit(invocation, latest, approval)
-
-    async def _approved(self, call: Call, invocation: Invocation, decision: Decision, shown: Masked) -> Approval:
+            return Permit(crossing.asked, decision, None), crossing.shown
+        approval = await self._approved(crossing, decision)
         try:
-            await self._journal.asked(invocation, decision, shown)
-            return await self._attended(call, invocation, decision)
+            return await self._confirmed(crossing, approval)
+        except InterposerError as fault:
+            await self._keeping.spent(crossing, approval, fault)
+            raise
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True), suppress(InterposerError):
-                await self._journal.withdrawn(invocation, decision)
+            await self._keeping.spent(crossing, approval)
             raise
 
-    async def _attended(self, call: Call, invocation: Invocation, decision: Decision) -> Approval:
-        """Wait for a human for as long as whoever asks may ask: an expired token, a removed key or a revoked subject
-        ends the wait within a second."""
-        ended: list[InterposerError] = []
-        approval: Approval | None = None
-        async with anyio.create_task_group() as waiting:
-            waiting.start_soon(self._attend, call, invocation, waiting.cancel_scope, ended)
-            try:
-                approval = await self._desk.obtain(
-                    invocation, decision, hold_s=call.hold_s, on_progress=call.on_progress
-                )
-            except InterposerError as fault:
-                ended.append(fault)
-            waiting.cancel_scope.cancel()
-        if ended:
-            raise ended[0]
-        if approval is None:
-            raise Unavailable("the wait for a human ended without an answer")
-        return approval
+    async def _confirmed(self, crossing: Crossing, approval: Approval) -> tuple[Permit, Masked]:
+        """The yes may be minutes old, and to other arguments: who asks, what the skill is and what policy says are
+        established again, of the call as it will be sent."""
+        made = crossing.asked
+        if approval.amended:
+            made = amend(made, approval.amended, crossing.offer)
+        made = await crossing.asker.again(made)
+        self._judge.unchanged(made.skill)
+        latest = self._decide(made)
+        agree(latest, crossing.asked, approval.digest)
+        self._judge.require_credential(made)
+        sent = self._judge.showable(made, latest) if approval.amended else crossing.shown
+        return Permit(made, latest, approval), sent
 
-    async def _attend(
-        self, call: Call, invocation: Invocation, wait: anyio.CancelScope, ended: list[InterposerError]
-    ) -> None:
+    async def _approved(self, crossing: Crossing, decision: Decision) -> Approval:
+        """A human's yes, waited for as long as whoever asks may ask."""
+        had: list[Approval] = []
+
+        async def obtain() -> None:
+            had.append(await self._obtain(crossing, decision))
+
         try:
-            while True:
-                await anyio.sleep(ATTEND_S)
-                with anyio.move_on_after(ATTEND_S) as asked:
-                    await self._reauthenticated(call, invocation)
-                if asked.cancelled_caught:
-                    raise Unauthenticated("it cannot be found out who asks", why="no_answer")
+            await self._journal.asked(crossing.asked, decision, crossing.shown)
+            await attended(crossing.asker, crossing.asked, obtain)
         except InterposerError as fault:
-            ended.append(fault)
-            wait.cancel()
+            await self._keeping.spent(crossing, had[0] if had else None, fault)
+            raise
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), suppress(InterposerError):
+                await self._journal.withdrawn(crossing.asked, decision)
+            await self._keeping.spent(crossing, had[0] if had else None)
+            raise
+        if not had:
+            raise Unavailable("the wait for a human ended without an answer")
+        return had[0]
 
-    async def _reauthenticated(self, call: Call, invocation: Invocation) -> Invocation:
-        """The invocation with its principal as it is now. Raises `Unauthenticated`, or `Denied` for another one, or
-        for a token among the arguments."""
-        identity = invocation.principal.identity()
-        principal = await self._authenticator.authenticate(call.asking())
-        if principal.identity() != identity and call.latest is not None:
-            # The connection speaks for somebody else by now; this call still speaks by what it came with.
-            principal = await self._authenticator.authenticate(call.caller)
-        if principal.identity() != identity:
-            raise Denied("the caller is another one than when the call came", name="caller_changed")
-        _keep_tokens_in(call, invocation)
-        return invocation if principal == invocation.principal else replace(invocation, principal=principal)
+    async def _obtain(self, crossing: Crossing, decision: Decision) -> Approval:
+        call = crossing.call
+        if crossing.question is None:
+            return await self._desk.obtain(
+                crossing.asked, decision, hold_s=call.hold_s, on_progress=call.on_progress, on_question=call.on_question
+            )
+        approval = await self._desk.claim(crossing.question.id, crossing.asked)
+        if approval is None:
+            raise Denied("the yes to it is used up, or its time is over", name="approval_gone")
+        return approval
 
     def _progress(self, call: Call, permit: Permit) -> Callable[[Progress], None] | None:
         """Progress goes back masked; what cannot be masked is dropped."""
@@ -309,55 +370,32 @@ class Broker:
             masked = self._masker.mask(shown, profiles)
         except InterposerError as fault:
             return Carried(invocation.id, invocation.skill, type(outcome), self._nothing, str(fault))
-        withheld = _untrue(masked, offer)
+        withheld = untrue(masked, offer)
         if withheld:
             masked = self._nothing
         return Carried(invocation.id, invocation.skill, type(outcome), masked, withheld)
 
-    async def _conclude_cut(self, intent: Intent, outcome: InDoubt) -> None:
+    async def _conclude_cut(self, crossing: Crossing, permit: Permit, intent: Intent | None) -> None:
+        """The caller left; without an intent, nothing was sent."""
+        if intent is None:
+            await self._keeping.spent(crossing, permit.approval)
+            return
+        self._label(crossing, permit)
+        outcome = InDoubt("cancelled by the caller")
         with anyio.CancelScope(shield=True):
             try:
                 await self._journal.conclude(intent, outcome, self._nothing)
             except InterposerError:
-                self._journal.forget(intent.permit.invocation)
+                self._journal.forget(permit.invocation)
+        carried = self._masked(permit, outcome, crossing.offer)
+        await self._keeping.keep(crossing, permit, carried, delivered=False)
 
-    def _label(self, permit: Permit) -> None:
-        """The skill may have spoken: from here on the session is labelled, whoever still listens."""
-        if permit.decision.obligations.labels:
+    def _label(self, crossing: Crossing, permit: Permit) -> None:
+        """The skill may have spoken: from here on the session is labelled, whoever still listens. Whoever hears of it
+        later is labelled then."""
+        if permit.decision.obligations.labels and crossing.asker.waits:
             self._facts.label(permit.invocation.session, permit.decision.obligations.labels)
 
 
-def _keep_tokens_in(call: Call, invocation: Invocation) -> None:
-    """Raises `Denied` for arguments that would take a token of the caller's across the wall."""
-    for token in {call.caller.token, call.token, call.asking().token}:
-        if token and token.encode("utf-8", "surrogatepass") in invocation.canonical:
-            raise Denied(
-                "the arguments hold a token of the caller's",
-                name="token_in_arguments",
-                message="The arguments hold your own access token, which never leaves the broker.",
-            )
-
-
-def _keep_credentials_in(shown: Masked) -> None:
-    """Raises `Denied` for arguments that hold a secret of the broker's: whoever sends it should not have it."""
-    if shown.counts.get("credential"):
-        raise Denied(
-            "the arguments hold a credential of the broker's",
-            name="credential_in_arguments",
-            message="The arguments hold a credential that is not yours to send.",
-        )
-
-
-def _untrue(masked: Masked, offer: Offer) -> str:
-    """Why a masked result would break the outputSchema that callers were shown, or nothing."""
-    if not masked.counts or offer.structured is None or not isinstance(masked.value, dict):
-        return ""
-    content = masked.value.get("structuredContent")
-    if content is None or masked.value.get("isError") is True or offer.structured(content):
-        return ""
-    return "masking would break the skill's outputSchema"
-
-
-def _denied(decision: Decision) -> Denied:
-    deciding = next((rule for rule in decision.rules if rule.effect is decision.effect), None)
-    return Denied(decision.reason, rule=deciding.id if deciding else "", message=decision.message)
+def _cut(scope: anyio.CancelScope | None) -> bool:
+    return scope is not None and scope.cancel_called

@@ -12,6 +12,7 @@ import anyio
 
 from . import canonical, lifecycle
 from .errors import ApprovalPending, ApprovalRefused, RecordFault, Refusal, Unauthenticated, UnknownSkill
+from .grant import Kept
 from .model import (
     Answered,
     Caller,
@@ -25,6 +26,7 @@ from .model import (
     Outcome,
     Permit,
     Principal,
+    Question,
     Record,
 )
 from .ports import Clock, RecordStore
@@ -33,6 +35,7 @@ LIMIT_OPEN = 65_536
 """Invocations that may be under way at once; another one is refused, for none may be forgotten."""
 LIMIT_IN_DOUBT = 4_096
 """Calls in doubt of which a late answer is still expected; the oldest are given up."""
+REVOKED = "the approval was revoked while the call was under way"
 _CLAIMED_CHARS = 128
 
 _NOTED = frozenset(
@@ -55,10 +58,13 @@ class Journal:
         Raises `RecordFault`, and then the call must not be made. Cancelled: the intent is written all the same, and
         `abandon` says how it ended.
         """
-        invocation, decision = permit.invocation, permit.decision
-        question = "" if permit.approval is None else permit.approval.question
+        invocation, decision, question, code = permit.invocation, permit.decision, "", ""
+        if permit.approval is not None:
+            question = permit.approval.question
+            # What was asked stands in the row before: these are the arguments that approvers put in its place.
+            code = "amended" if permit.approval.amended else ""
         payload = _payload(decision, "arguments", masked)
-        seq = await self._step(Kind.INTENDED, invocation, decision, payload=payload, question=question)
+        seq = await self._step(Kind.INTENDED, invocation, decision, payload=payload, code=code, question=question)
         return Intent(permit, seq)
 
     async def abandon(self, permit: Permit) -> None:
@@ -69,6 +75,10 @@ class Journal:
     def forget(self, invocation: Invocation) -> None:
         """The end of a call could not be written: nothing more follows in this run, and recovery ends it on record."""
         self._reached.pop(invocation.id, None)
+
+    def under_way(self, invocation: Invocation) -> bool:
+        """Whether rows of this call may follow."""
+        return invocation.id in self._reached
 
     async def conclude(self, intent: Intent, outcome: Outcome, masked: Masked, *, withheld: str = "") -> None:
         """How the call ended, on disk. `masked` is what the caller is given: the result, or the upstream's error.
@@ -81,7 +91,7 @@ class Journal:
         elif isinstance(outcome, Failed):
             kind, part, code = Kind.FAILED, "error", "upstream_failed"
         else:
-            kind, code = Kind.IN_DOUBT, "outcome_unknown"
+            kind, code = Kind.IN_DOUBT, "revoked" if outcome.reason == REVOKED else "outcome_unknown"
         payload = None if masked.value is None else _payload(permit.decision, part, masked)
         await self._step(kind, permit.invocation, permit.decision, payload=payload, code=code)
 
@@ -99,6 +109,23 @@ class Journal:
     async def ticketed(self, invocation: Invocation, decision: Decision | None, pending: ApprovalPending) -> None:
         """No human has answered yet; the caller was told to come back."""
         await self._step(Kind.TICKETED, invocation, decision, code=pending.name, question=pending.question)
+
+    async def told(self, invocation: Invocation, decision: Decision, kept: Kept) -> None:
+        """The call was made earlier, when it was approved, and is not made again: its caller is told how that ended."""
+        await self._step(Kind.TOLD, invocation, decision, code=kept.state.value, question=kept.question)
+
+    async def told_again(self, question: Question, session: str, kept: Kept) -> None:
+        """Whoever asked a question came for its outcome, and made no call."""
+        await self._append(
+            Kind.TOLD,
+            session,
+            skill=question.skill,
+            skill_digest=question.skill_digest,
+            principal=question.requester,
+            policy=question.policy,
+            code=kept.state.value,
+            question=question.id,
+        )
 
     async def withdrawn(self, invocation: Invocation, decision: Decision | None = None) -> None:
         """The caller gave up before anything was sent."""
@@ -133,11 +160,14 @@ class Journal:
                 payload=payload,
             )
             return
-        kind = Kind.TICKETED if isinstance(refusal, ApprovalPending) else Kind.REFUSED
+        kind, code = Kind.REFUSED, refusal.name
+        if isinstance(refusal, ApprovalPending):
+            # Nobody was asked about this call, for the identical one is under way.
+            kind, code = (Kind.REFUSED, "under_way") if refusal.running else (Kind.TICKETED, code)
         if masked is not None:
             kept |= {"arguments": masked.value, "masked": dict(masked.counts)}
         stored = None if _unrecorded(decision) else canonical.encode(kept)
-        await self._step(kind, invocation, decision, payload=stored, code=refusal.name, question=question)
+        await self._step(kind, invocation, decision, payload=stored, code=code, question=question)
 
     async def session_opened(self, session: str, caller: Caller) -> None:
         """A peer has connected; who it is, is established call by call."""
@@ -153,6 +183,20 @@ class Journal:
 
     async def session_closed(self, session: str) -> None:
         await self._append(Kind.SESSION_CLOSED, session)
+
+    async def notified(self, question: Question, code: str, masked: Masked) -> None:
+        """How it ended that somebody was to be told of a question; `code` is `delivered` or `gave_up`."""
+        payload = canonical.encode({"notice": masked.value})
+        await self._append(
+            Kind.NOTIFIED,
+            question.session,
+            skill=question.skill,
+            skill_digest=question.skill_digest,
+            policy=question.policy,
+            code=code,
+            question=question.id,
+            payload=payload,
+        )
 
     async def alarm(self, invocation: Invocation, code: str) -> None:
         """Something about a call that operators must hear of; `code` is a short constant."""

@@ -7,7 +7,8 @@ unknown" are different texts.
 
 from __future__ import annotations
 
-from .broker import Carried
+from .canonical import encode
+from .carried import Carried
 from .errors import (
     BROKER_UNAVAILABLE,
     EXPIRED,
@@ -28,8 +29,10 @@ from .errors import (
     UnknownSkill,
 )
 from .model import Answered, Failed, Json, JsonObject
-from .wire.mcp import META_DECISION, META_PENDING
+from .wire.mcp import META_DECISION, META_PENDING, OWN_PREFIX
 
+META_APPROVAL = OWN_PREFIX + "approval"
+_SHOWN_CHARS = 4096
 _RELAYED_CODES = frozenset({INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR})
 
 
@@ -38,10 +41,10 @@ def is_protocol_error(refusal: Refusal) -> bool:
     return isinstance(refusal, BadMessage | UnknownSkill)
 
 
-def refused(refusal: Refusal, now: float) -> JsonObject:
-    """The result of a call that was not made."""
+def refused(refusal: Refusal, now: float, *, link: str | None = "") -> JsonObject:
+    """The result of a call that was not made. `link`: where the question that it waits for can be answered."""
     if isinstance(refusal, ApprovalPending):
-        return _ticket(refusal, now)
+        return _ticket(refusal, now, link or "")
     facts: JsonObject = {"effect": "deny", "code": refusal.code, "reason": refusal.name}
     if isinstance(refusal, Denied) and refusal.rule:
         facts["rule"] = refusal.rule
@@ -76,18 +79,30 @@ def _refusal_text(refusal: Refusal) -> str:
     return f"{refusal.public} Do not retry."
 
 
-def _ticket(refusal: ApprovalPending, now: float) -> JsonObject:
-    left_s = max(0, round(refusal.expires_at - now))
-    text = (
-        f"Not run yet: a human has to approve this call first (approval {refusal.question}, open for another "
-        f"{_minutes(left_s)}). Nothing was executed. Tell the user that it waits for approval. After it is approved, "
-        "call the same tool again with identical arguments; do not vary them and do not work around."
-    )
-    pending = {
+def _ticket(refusal: ApprovalPending, now: float, link: str) -> JsonObject:
+    pending: JsonObject = {
         "approval_id": refusal.question,
         "expires_at": refusal.expires_at,
         "retry_after_ms": round(refusal.retry_after_s * 1000),
     }
+    if refusal.running:
+        pending["running"] = True
+        text = (
+            f"This call was approved (approval {refusal.question}) and is under way; its answer is not there yet. "
+            "It is not made a second time: to be given the answer, call the same tool again with identical arguments "
+            f"in {max(1, round(refusal.retry_after_s))} s; do not vary them and do not work around."
+        )
+        return _error_result(text, {META_PENDING: pending})
+    left_s = max(0, round(refusal.expires_at - now))
+    where = ""
+    if link:
+        pending["url"] = link
+        where = f" at {link}"
+    text = (
+        f"Not run yet: a human has to approve this call first (approval {refusal.question}{where}, open for another "
+        f"{_minutes(left_s)}). Nothing was executed. Tell the user that it waits for approval. After it is approved, "
+        "call the same tool again with identical arguments; do not vary them and do not work around."
+    )
     return _error_result(text, {META_PENDING: pending})
 
 
@@ -111,7 +126,36 @@ def upstream_error(carried: Carried) -> JsonObject | None:
 
 
 def result_of(carried: Carried) -> JsonObject:
-    """The MCP result of a call that went across."""
+    """The MCP result of a call that went across. Where approvers changed its arguments, or it was made before this call
+    came, the result says so."""
+    result = _result_of(carried)
+    if carried.amended is None and not carried.kept:
+        return result
+    approval: JsonObject = {"approval_id": carried.approval}
+    content = result.get("content")
+    blocks = list(content) if isinstance(content, list) else []
+    if carried.kept:
+        approval["kept"] = True
+    if carried.amended is not None:
+        approval |= {"approvers_changed_arguments": True, "arguments": carried.amended.value}
+        blocks.append({"type": "text", "text": _changed(carried.amended.value)})
+    meta = result.get("_meta")
+    return {**result, "content": blocks, "_meta": {**(meta if isinstance(meta, dict) else {}), META_APPROVAL: approval}}
+
+
+def _changed(arguments: Json) -> str:
+    shown = encode(arguments).decode()
+    ran = shown if len(shown) <= _SHOWN_CHARS else f'those in _meta["{META_APPROVAL}"]'
+    return f"The approver changed the arguments of this call before it was run. It was run with these: {ran}"
+
+
+def _result_of(carried: Carried) -> JsonObject:
+    if carried.outcome is Failed and carried.kept and not carried.withheld:
+        return _error_result(
+            "This call was approved, and could not be made when its turn came. The tool was not run; nothing was "
+            "executed. Tell the user; called again with identical arguments, it is put to a human again.",
+            _facts(carried, UPSTREAM_FAILED, "not_made"),
+        )
     if carried.outcome is Failed and not carried.withheld:
         return _error_result(
             "The upstream service is not available. The tool was not run; nothing was executed. "

@@ -10,7 +10,8 @@ import pytest
 
 from interposer.clock import SystemClock
 from interposer.errors import ApprovalPending, Denied, RecordFault, UnknownSkill
-from interposer.journal import Journal
+from interposer.grant import Kept, KeptState
+from interposer.journal import REVOKED, Journal
 from interposer.model import (
     Answered,
     Approval,
@@ -253,3 +254,42 @@ async def test_a_note_is_no_way_around_the_table(journal: Journal, store: Memory
     await journal.note(Kind.POLICY_LOADED, policy="p" * 64)
     await journal.alarm(invocation(), "credential_echoed")
     assert kinds(store) == ["policy_loaded", "alarm"]
+
+
+async def test_changed_arguments_are_marked_where_they_were_sent(journal: Journal, store: MemoryRecordStore) -> None:
+    """The row of the intent says that approvers changed the call, and which question it was."""
+    approval = Approval("q_1", "d", ("operator:kim",), amended=b'{"id":"c-2"}')
+    await journal.asked(invocation(), DECISION, ARGUMENTS)
+    await journal.intend(permit(approval=approval), Masked({"id": "c-2"}))
+    asked, intended = store.records
+    assert (intended.code, intended.question) == ("amended", "q_1")
+    assert (payload(asked), payload(intended)) == (
+        {"arguments": {"id": "c-1"}, "masked": {"email": 1}},
+        {"arguments": {"id": "c-2"}},
+    )
+
+
+async def test_a_told_call_is_over(journal: Journal, store: MemoryRecordStore) -> None:
+    """What is told in place of being made is one row, and nothing follows."""
+    kept = Kept("q_1", "c", "i0", KeptState.ANSWERED, b"", "", True, 0.0)
+    await journal.told(invocation(), DECISION, kept)
+    (told,) = store.records
+    assert (told.kind, told.code, told.question, told.payload) == (Kind.TOLD, "answered", "q_1", None)
+    assert not journal.under_way(invocation())
+
+
+async def test_a_call_that_is_made_already_is_refused_and_not_ticketed(
+    journal: Journal, store: MemoryRecordStore
+) -> None:
+    """Nobody was asked about a call that only has to wait for the identical one."""
+    pending = ApprovalPending(question="q_1", expires_at=0.0, retry_after_s=2.0, running=True)
+    await journal.refuse(pending, session="s1", invocation=invocation(), decision=DECISION)
+    (row,) = store.records
+    assert (row.kind, row.code, row.question) == (Kind.REFUSED, "under_way", "q_1")
+
+
+async def test_a_revoked_call_is_in_doubt_for_that_reason(journal: Journal, store: MemoryRecordStore) -> None:
+    """The record tells a call that was cut with its approval from one whose answer got lost."""
+    intent = await journal.intend(permit(), ARGUMENTS)
+    await journal.conclude(intent, InDoubt(REVOKED), Masked(None))
+    assert store.records[-1].code == "revoked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,3 +137,68 @@ def test_error_without_its_members_is_still_one() -> None:
     """A masked error may have lost its number or its text."""
     error = replies.upstream_error(carried(Failed, {"code": "[REDACTED]", "message": 5}))
     assert error == {"code": -31004, "message": "The upstream refused the request."}
+
+
+def test_ticket_names_the_place_where_it_can_be_answered() -> None:
+    """A human finds the question by the link, a program by `_meta`; without a console there is neither."""
+    pending = ApprovalPending(question="q_1", expires_at=90.0, retry_after_s=2.0)
+    result = replies.refused(pending, 0.0, link="https://desk.test/q/q_1")
+    assert "https://desk.test/q/q_1" in only_text(result)
+    assert result["_meta"]["interposer/pending"]["url"] == "https://desk.test/q/q_1"
+    assert "url" not in replies.refused(pending, 0.0)["_meta"]["interposer/pending"]
+
+
+def test_call_that_is_under_way_is_no_reason_to_make_another() -> None:
+    """An approved call that is being made without its caller is not said to be unexecuted."""
+    pending = ApprovalPending(question="q_1", expires_at=90.0, retry_after_s=2.0, running=True)
+    result = replies.refused(pending, 0.0)
+    text = only_text(result)
+    assert "othing was executed" not in text
+    assert "identical arguments" in text
+    assert result["_meta"]["interposer/pending"]["running"] is True
+
+
+def test_changed_arguments_are_told_beside_the_answer() -> None:
+    """Model and program hear what was run in place of what they asked for; the answer itself stays what it was."""
+    value: JsonObject = {
+        "content": [{"type": "text", "text": "done"}],
+        "structuredContent": {"a": 1},
+        "_meta": {"vendor/x": 1},
+    }
+    arguments = Engine().mask({"amount": 5}, frozenset())
+    result = replies.result_of(replace(carried(Answered, value), approval="q_1", amended=arguments))
+    first, second = result["content"]
+    assert (first, result["structuredContent"]) == (value["content"][0], {"a": 1})
+    assert '{"amount":5}' in second["text"]
+    assert result["_meta"] == {
+        "vendor/x": 1,
+        "interposer/approval": {
+            "approval_id": "q_1",
+            "approvers_changed_arguments": True,
+            "arguments": {"amount": 5},
+        },
+    }
+    assert "interposer/approval" not in value["_meta"]
+
+
+def test_arguments_too_long_to_read_are_pointed_to() -> None:
+    """A model is not flooded with what an approver wrote."""
+    arguments = Engine().mask({"text": "x" * 10_000}, frozenset())
+    result = replies.result_of(replace(carried(Answered, {"content": []}), approval="q_1", amended=arguments))
+    assert len(result["content"][0]["text"]) < 500
+    assert result["_meta"]["interposer/approval"]["arguments"] == {"text": "x" * 10_000}
+
+
+def test_approved_call_that_was_not_made_has_words_of_its_own() -> None:
+    """A caller that comes back after a crash hears that nothing was executed, and that it has to be asked again."""
+    result = replies.result_of(replace(carried(Failed, None), approval="q_1", kept=True))
+    assert "nothing was executed" in only_text(result)
+    assert "put to a human again" in only_text(result)
+
+
+@pytest.mark.parametrize("outcome", [Answered, InDoubt])
+def test_outcome_of_an_earlier_call_says_so(outcome: Any) -> None:
+    """Programs can tell that the call was not made now."""
+    value: Json = {"content": []} if outcome is Answered else None
+    result = replies.result_of(replace(carried(outcome, value), approval="q_1", kept=True))
+    assert result["_meta"]["interposer/approval"] == {"approval_id": "q_1", "kept": True}

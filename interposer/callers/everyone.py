@@ -56,6 +56,22 @@ class Everyone:
             await self._refuse_revoked(self.revoked, principal, (*named, ("session", caller.session)))
         return principal
 
+    async def still(self, principal: Principal, session: str) -> None:
+        """Whether somebody who has left is still somebody that would be let in. Their token has been forgotten, so
+        nothing is known of its end, and a deny list that names the token alone does not find them. Raises
+        `Unauthenticated`."""
+        issuers = {} if self.issuers is None else self.issuers.status()
+        if principal.issuer not in issuers and not self._local.knows(principal):
+            raise Unauthenticated("nobody who is configured vouches for the one who asked")
+        if self.revoked is not None:
+            await self._refuse_revoked(self.revoked, principal, (("session", session),))
+
+    async def still_identity(self, identity: Identity) -> None:
+        """The same of somebody whose token is remembered, at another issuer's too. Raises `Unauthenticated`."""
+        if self.revoked is not None:
+            named = (("subject", identity.sub), ("jti", identity.token_id), ("session", identity.session))
+            await self._refuse_revoked(self.revoked, identity.principal, named)
+
     async def run(self) -> None:
         """Keep the issuers' keys fresh; returns at once where there are none."""
         if self.issuers is not None:

@@ -57,6 +57,17 @@ class Callers:
             raise Unauthenticated(f"a {caller.transport} peer that is not among the configured callers")
         return found
 
+    def knows(self, principal: Principal) -> bool:
+        """Whether the table, as it is in this run, could have made this principal."""
+        if principal.issuer == "token":
+            return any(known.subject == principal.subject for known in self._by_label.values())
+        if principal.issuer != "local" or principal.uid is None:
+            return False
+        person = self._by_uid.get(principal.uid)
+        if person is not None:
+            return person.subject == principal.subject
+        return principal.subject == f"uid:{principal.uid}" and (self._unmapped == "uid" or bool(self._by_gid))
+
     def _admit(self, uid: int, gid: int | None) -> Principal | None:
         person = self._by_uid.get(uid)
         club = None if gid is None else self._by_gid.get(gid)

@@ -206,3 +206,50 @@ async def test_a_token_neither_sheds_nor_borrows_the_uid_behind_it(
     assert effect(token, "a.denied") is Effect.DENY
     assert effect(token, "b.read") is Effect.DENY
     assert effect(kernel, "b.read") is Effect.ALLOW
+
+
+GONE = Principal("local", "ann", ("support",), uid=1000)
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["{subject: ann}", "{subject: ann, issuer: local}", "{session: s_1}"],
+)
+async def test_whoever_has_left_is_refused_by_the_deny_list(tmp_path: Path, row: str) -> None:
+    """A call that is made later, without its caller, is not made for somebody who is on the list by then."""
+    path = tmp_path / "revoked.yaml"
+    path.write_text("version: 1\nrevoked: []\n")
+    who = Everyone(LOCAL, revoked=Revocations(str(path)))
+    await who.still(GONE, "s_1")
+    path.write_text(f"version: 1\nrevoked:\n- {row}\n")
+    with pytest.raises(Unauthenticated) as refused:
+        await who.still(GONE, "s_1")
+    assert refused.value.why == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("principal", "known"),
+    [
+        (GONE, True),
+        (replace(GONE, subject="ben"), False),
+        (replace(GONE, uid=None), False),
+        (Principal("local", "uid:7", uid=7), True),
+        (Principal("local", "uid:8", uid=7), False),
+        (Principal("token", "bot"), True),
+        (Principal("token", "ann"), False),
+        (Principal("https://elsewhere.test", "ann"), False),
+    ],
+)
+async def test_whoever_has_left_must_be_known_still(principal: Principal, known: bool) -> None:
+    """A caller, a token or an issuer that is no longer configured vouches for nobody who has left."""
+    who = Everyone(LOCAL)
+    if known:
+        await who.still(principal, "s_1")
+    else:
+        with pytest.raises(Unauthenticated):
+            await who.still(principal, "s_1")
+
+
+async def test_an_issuer_vouches_for_whom_it_sent(idp: Provider, clock: HandClock, fetcher: Fetcher) -> None:
+    """Its tokens' owners may have left, as long as it is trusted."""
+    await everyone(idp, clock, fetcher).still(Principal(idp.url, "alice"), "s_1")

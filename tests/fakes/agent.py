@@ -277,6 +277,10 @@ class Operator:
     async def approve(self, id: str) -> None:
         await self.ask("approvals/approve", {"id": id})
 
+    async def begin_approving(self, id: str) -> None:
+        """Send a yes, and do not wait for what comes of it."""
+        await self._agent.post("approvals/approve", {"id": id})
+
 
 @asynccontextmanager
 async def operator(home: Path) -> AsyncIterator[Operator]:

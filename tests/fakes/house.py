@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from inspect import iscoroutinefunction
 from itertools import count
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteReceiveStream, ByteSendStream
 
 from interposer.broker import Broker, Carried
@@ -16,7 +18,8 @@ from interposer.callers.everyone import Everyone
 from interposer.callers.local import Callers, KnownCaller
 from interposer.catalogue import Catalogue
 from interposer.crew import Crew
-from interposer.desk import Desk
+from interposer.desk import Desk, DeskLimits
+from interposer.errands import Errands
 from interposer.errors import EXPIRED, Unauthenticated
 from interposer.facts import MemoryFacts
 from interposer.journal import Journal
@@ -25,7 +28,8 @@ from interposer.model import Call, Caller, JsonObject, Kind, Principal, Record
 from interposer.pages import Pages
 from interposer.pins import MemoryPins
 from interposer.policy import engine
-from interposer.ports import Authenticator, Masker, PolicyDecisionPoint, Upstream
+from interposer.ports import ApprovalChannel, Authenticator, Masker, PolicyDecisionPoint, Upstream
+from interposer.reach import Profile
 from interposer.records.memory import MemoryRecordStore
 from interposer.session import House, Limits, Session
 from interposer.transports.memory import MemoryClient, connect
@@ -95,6 +99,10 @@ class TokenBook:
             raise Unauthenticated("a token that is not in the book", why=EXPIRED)
         return found
 
+    async def still(self, principal: Principal, session: str) -> None:
+        if principal not in self.known.values():
+            raise Unauthenticated("nobody of the book", why="revoked")
+
 
 class SlowStore(MemoryRecordStore):
     """A store whose rows of one kind take until the test says so; once handed over they are written, whoever waits."""
@@ -113,6 +121,24 @@ class SlowStore(MemoryRecordStore):
         return seq
 
 
+class RestlessStore(MemoryRecordStore):
+    """A store that lets everybody else go first, before and after whatever it does: for races."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or not iscoroutinefunction(found):
+            return found
+
+        async def restless(*args: Any, **more: Any) -> Any:
+            # Never cut short: what is handed to a store is written, whoever waits.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+            done = await found(*args, **more)
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+            return done
+
+        return restless
+
+
 @dataclass
 class Indoors:
     """The parts, and ways to turn them."""
@@ -127,6 +153,8 @@ class Indoors:
     accept: Callable[[Any], Session]
     standing: list[PolicyDecisionPoint]
     """The policy in force is the last one."""
+    errands: Errands
+    """They run where a test runs them."""
     sessions: list[Session] = field(default_factory=list)
 
     def decree(self, text: str) -> None:
@@ -161,11 +189,15 @@ async def indoors(
     limits: Limits | None = None,
     page: int = 250,
     store: MemoryRecordStore | None = None,
-    hold_by_client: Mapping[str, float] | None = None,
+    profiles: Mapping[str, Profile] | None = None,
+    link: Callable[[str], str | None] = lambda id: None,
     authenticator: Authenticator | None = None,
+    channels: Sequence[ApprovalChannel] = (),
+    desk_limits: DeskLimits | None = None,
+    clock: HandClock | None = None,
 ) -> AsyncIterator[Indoors]:
     """A broker with one echoing upstream and a policy that allows everything, where nothing else is given."""
-    clock, store, ids = HandClock(), store or MemoryRecordStore(), count()
+    clock, store, ids = clock or HandClock(), store or MemoryRecordStore(), count()
     text = policy or rules("allow *")
     standing: list[PolicyDecisionPoint] = [engine.load(text, "policy.yaml") if isinstance(text, str) else text]
     masker = masker or MASKER
@@ -182,7 +214,7 @@ async def indoors(
         clock=clock,
         new_id=new_id,
     )
-    desk = Desk(store, clock, [], new_id)
+    desk = Desk(store, clock, channels, new_id, desk_limits)
     callers = authenticator or Everyone(Callers(PEOPLE, unmapped="refuse"))
     broker = Broker(
         authenticator=callers,
@@ -193,8 +225,12 @@ async def indoors(
         journal=journal,
         masker=masker,
     )
+    desk.review = broker.review
+    crew: list[Crew] = []
+    errands = Errands(desk, broker, lambda work: crew[0].start_soon(work), grace_s=0.0)
     house = House(
         broker=broker,
+        desk=desk,
         catalogue=catalogue,
         journal=journal,
         masker=masker,
@@ -203,17 +239,23 @@ async def indoors(
         pages=Pages(b"k" * 32, page),
         face=ServerFace("interposer", "0", "Be careful."),
         clock=clock,
-        limits=limits or Limits(hold_s=0.0, grace_s=0.05, hold_by_client=dict(hold_by_client or {})),
+        limits=limits or Limits(hold_s=0.0, grace_s=0.05),
+        profiles=dict(profiles or {}),
+        link=link,
+        errands=errands,
+        seal_key=b"s" * 32,
     )
     faults: list[BaseException] = []
     async with Crew(faults.append) as tasks:
+        crew.append(tasks)
         sessions: list[Session] = []
 
         def accept(connection: Any) -> Session:
             sessions.append(Session(new_id("s"), connection, house, tasks))
             return sessions[-1]
 
-        yield Indoors(clock, store, catalogue, desk, broker, house, facts, accept, standing, sessions)
+        yield Indoors(clock, store, catalogue, desk, broker, house, facts, accept, standing, errands, sessions)
+        await errands.aclose(0.0)
     assert not faults
 
 

@@ -1,17 +1,19 @@
 """A scriptable MCP server on stdio: honest by default, and as hostile as a test asks for. Standard library only.
 
     upstream.py [--era legacy|modern|dual|silent|exits] [--truth FILE] [--token TEXT] [--script FILE] [--tools FILE]
+                [--effects FILE]
 
 `silent` drops what it does not know, `exits` ends at it, both are legacy. `--truth` gets one durable line per received
 `tools/call`: what really arrived; `--wire` all that the process was ever given. `--token` is ignored: it marks the
 process in `ps`. `--script` holds the rows that the skill `play` emits, so that what is emitted is not in the arguments;
-`--tools` holds definitions to offer as well.
+`--tools` holds definitions to offer as well. `--effects` gets one durable line when `pay` takes effect.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -199,6 +201,23 @@ class Server:
         timer.daemon = True
         timer.start()
 
+    def do_pay(self, id: Any, arguments: Object, meta: Object) -> None:
+        """Take effect after `before_ms`, and answer `after_ms` later: also when whoever asked is gone by then."""
+        text = arguments["text"]
+
+        def effect() -> None:
+            with open(self.options.effects, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"text": text, "at": time.time()}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            threading.Timer(arguments.get("after_ms", 0) / 1000, self.paid, (id, text)).start()
+
+        threading.Timer(arguments.get("before_ms", 0) / 1000, effect).start()
+
+    def paid(self, id: Any, text: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.text(id, f"paid {text}")
+
     def do_boom(self, id: Any, arguments: Object, meta: Object) -> None:
         self.error(id, -32050, "boom", why="asked to")
 
@@ -242,8 +261,8 @@ class Server:
             return
         self.emit(row["frames"], id, meta)
         if "every_ms" in arguments:
-            while True:
-                time.sleep(arguments["every_ms"] / 1000)
+            never = threading.Event()
+            while not never.wait(arguments["every_ms"] / 1000):
                 self.emit(row["frames"], id, meta)
         self.text(id, "after the row")
 
@@ -313,6 +332,7 @@ def main() -> None:
     parser.add_argument("--era", default="legacy", choices=["legacy", "modern", "dual", "silent", "exits"])
     parser.add_argument("--version", default="")
     parser.add_argument("--truth", default="")
+    parser.add_argument("--effects", default="")
     parser.add_argument("--token", default="")
     parser.add_argument("--wire", default="")
     parser.add_argument("--script", default="")

@@ -1,0 +1,193 @@
+"""What becomes of approved calls: kept when they end, and told to the caller that comes back instead of a second call.
+
+An answer that got lost is no reason to make a call twice. What is kept is given to whoever repeats the identical call
+first, and again only to whoever shows the sealed state of the very question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import anyio
+
+from .asking import Asker, attended
+from .ballot import call_digest
+from .canonical import Malformed
+from .carried import Carried, body_of, body_of_refusal, retold
+from .catalogue import Offer
+from .desk import Desk
+from .errors import ApprovalPending, Denied, InterposerError, Refusal, Unavailable
+from .grant import Kept, KeptState
+from .journal import Journal
+from .model import Approval, Call, Decision, Invocation, Masked, Permit, Question, QuestionState, Skill
+from .ports import Masker
+
+_RETRY_AFTER_S = 2.0
+_LOOK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A call that may cross, as it was asked for."""
+
+    call: Call
+    asker: Asker
+    asked: Invocation
+    offer: Offer
+    shown: Masked
+    """Its arguments."""
+    question: Question | None = None
+    """The one whose yes carries it; None: whatever the desk says."""
+
+
+class Keeping:
+    """See the module."""
+
+    def __init__(self, desk: Desk, journal: Journal, masker: Masker) -> None:
+        self._desk = desk
+        self._journal = journal
+        self._masker = masker
+        self._nothing = masker.mask(None, frozenset())
+
+    # -- keeping
+
+    async def keep(self, crossing: Crossing, permit: Permit, carried: Carried, *, delivered: bool) -> None:
+        """How an approved call ended. Nothing stops it; what cannot be written stays under way, and is in doubt after
+        the next start."""
+        if permit.approval is None or permit.approval.grant:
+            return
+        recorded = permit.decision.obligations.record != "none"
+        try:
+            body, withheld = body_of(carried, recorded=recorded), carried.withheld
+        except Malformed:
+            body, withheld = b"", carried.withheld or "it cannot be kept"
+        await self._keep(
+            permit.approval, call_digest(crossing.asked), carried.state, body, withheld, delivered=delivered
+        )
+
+    async def spent(self, crossing: Crossing, approval: Approval | None, fault: InterposerError | None = None) -> None:
+        """A yes is used up, and its call was not made after all; nothing stops this either. Without a fault its caller
+        left, and there is nothing to tell: the identical call is asked for anew."""
+        if approval is None or approval.grant:
+            return
+        refusal = fault if isinstance(fault, Refusal) else Unavailable("it was approved, and could not be made")
+        delivered = fault is None or crossing.asker.waits
+        call, body = call_digest(crossing.asked), body_of_refusal(refusal)
+        await self._keep(approval, call, KeptState.FAILED, body, "", delivered=delivered)
+
+    async def revoked(self, crossing: Crossing, permit: Permit) -> Denied:
+        """The yes was taken back before anything was sent: so it is on record, however far the call had come."""
+        refusal = Denied(
+            "the approval was revoked",
+            name="revoked",
+            message="The approval of this call was taken back before it was made.",
+        )
+        with anyio.CancelScope(shield=True), suppress(InterposerError):
+            await self._journal.abandon(permit)
+            if self._journal.under_way(permit.invocation):
+                await self._journal.refuse(
+                    refusal, session=crossing.call.session, invocation=permit.invocation, decision=permit.decision
+                )
+        self._journal.forget(permit.invocation)
+        await self.spent(crossing, permit.approval, refusal)
+        return refusal
+
+    async def withdraw(self, question: Question) -> None:
+        """Take a yes back that cannot be used; one that is used up stays so. Raises `RecordFault`."""
+        if (await self._desk.get(question.id)).state is QuestionState.GRANTED:
+            await self._desk.withdraw(question.id, question.requester, code="refused")
+
+    async def _keep(
+        self, approval: Approval, call: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool
+    ) -> None:
+        with anyio.CancelScope(shield=True), suppress(InterposerError):
+            await self._desk.keep(approval, call, state, body, withheld, delivered=delivered)
+
+    # -- telling
+
+    async def earlier(self, call: Call, asker: Asker, invocation: Invocation) -> Kept | None:
+        """What became of this very call when it was approved before, if its caller has not heard of it yet or shows
+        that it was its own. Costs next to nothing where nothing is kept. Raises `ApprovalPending` while it is being
+        made and `hold_s` is over, and what `asker.again` raises."""
+        if call.question:
+            own = await self._own(call, asker, invocation)
+            if own is not None:
+                return own
+        try:
+            return await self._desk.collect(invocation, hold_s=0.0)
+        except ApprovalPending:
+            if call.hold_s <= 0:
+                raise
+
+        async def collect() -> Kept | None:
+            return await self._desk.collect(invocation, hold_s=call.hold_s)
+
+        return await self._awaited(asker, invocation, collect)
+
+    async def _own(self, call: Call, asker: Asker, invocation: Invocation) -> Kept | None:
+        kept = await self._desk.kept(call.question)
+        if kept is None or kept.call != call_digest(invocation):
+            return None
+        if kept.state is KeptState.RUNNING:
+            pending = ApprovalPending(
+                question=kept.question, expires_at=kept.expires_at, retry_after_s=_RETRY_AFTER_S, running=True
+            )
+            kept = await self._awaited(asker, invocation, lambda: self._ended(call, pending))
+        return kept
+
+    async def _ended(self, call: Call, pending: ApprovalPending) -> Kept | None:
+        with anyio.move_on_after(call.hold_s):
+            while True:
+                revision = self._desk.revision
+                kept = await self._desk.kept(call.question)
+                if kept is None or kept.state is not KeptState.RUNNING:
+                    return kept
+                await self._desk.changes(revision, _LOOK_S)
+        raise pending
+
+    async def _awaited(
+        self, asker: Asker, invocation: Invocation, look: Callable[[], Awaitable[Kept | None]]
+    ) -> Kept | None:
+        found: list[Kept | None] = []
+
+        async def work() -> None:
+            found.append(await look())
+
+        await attended(asker, invocation, work)
+        return found[0]
+
+    async def tell(self, kept: Kept, invocation: Invocation, decision: Decision) -> Carried:
+        """Tell how it ended in place of making the call. Raises the `Refusal` that was kept in its place."""
+        try:
+            carried = self.read(kept, invocation.skill, decision.obligations.mask)
+        except Refusal:
+            await self.deliver(kept)
+            raise
+        if not await self._record(kept, invocation, decision):
+            withheld = "that it was told could not be recorded"
+            carried = replace(carried, masked=self._nothing, amended=None, withheld=withheld)
+        return carried
+
+    def read(self, kept: Kept, skill: Skill, profiles: frozenset[str]) -> Carried:
+        """How it ended, masked anew. Raises the `Refusal` that was kept in its place."""
+        return retold(kept, skill, lambda value: self._masker.mask(value, profiles), self._nothing)
+
+    async def _record(self, kept: Kept, invocation: Invocation, decision: Decision) -> bool:
+        """The call is not made, for it was: on record before it is told, whoever leaves meanwhile. False when that
+        could not be written."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._journal.told(invocation, decision, kept)
+            except InterposerError:
+                self._journal.forget(invocation)
+                return False
+            await self.deliver(kept)
+        return True
+
+    async def deliver(self, kept: Kept) -> None:
+        """Its caller has had it."""
+        if not kept.delivered:
+            approval = Approval(kept.question, "", ())
+            await self._keep(approval, kept.call, kept.state, kept.body, kept.withheld, delivered=True)
