@@ -8,70 +8,43 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 import anyio
 
 from . import replies
-from .broker import Broker
 from .canonical import encode
-from .catalogue import Catalogue
 from .errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
+    ApprovalPending,
     BadMessage,
     InterposerError,
     Refusal,
     Unauthenticated,
 )
-from .flight import Batch, Flight, progress_token
-from .journal import Journal
+from .flight import Batch, Flight, Inquiries, progress_token
+from .house import House, Limits
 from .model import Call, Caller, Era, JsonObject, Progress
-from .pages import Pages
-from .ports import Authenticator, Clock, Connection, Masker, PolicyInformationPoint, Tasks
+from .pending import Pending, Shown
+from .ports import Connection, Tasks
 from .subscriptions import Subscriptions
-from .wire import jsonrpc, mcp
+from .wire import jsonrpc, mcp, tasks
 from .wire.framing import LineFramer, Oversize
 from .wire.jsonrpc import Notification, Request
 
+__all__ = ["House", "Limits", "Session"]
+
 log = logging.getLogger(__name__)
 _CALL_MEMBERS = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
+_WAITING = frozenset({"tools/call", "tools/list", "subscriptions/listen"}) | tasks.METHODS
 MOST_CLIENT_BYTES = 4096
 """Of what a peer says about itself: it says so before it is known."""
 CANCEL_S = 5.0
 """How long cancelled calls may take to be put on record."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one peer may have going on."""
-
-    frame_bytes: int = 4 * 1024 * 1024
-    in_flight: int = 256
-    backlog_bytes: int = 1024 * 1024
-    grace_s: float = 1.0
-    """How long calls may go on after their peer has hung up."""
-    hold_s: float = 4.0
-    hold_by_client: dict[str, float] = field(default_factory=dict)
-    """Client name -> how long that client can wait for a human (client profiles)."""
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What every conversation of this broker shares."""
-
-    broker: Broker
-    catalogue: Catalogue
-    journal: Journal
-    masker: Masker
-    authenticator: Authenticator
-    facts: PolicyInformationPoint
-    pages: Pages
-    face: mcp.ServerFace
-    clock: Clock
-    limits: Limits
 
 
 class Session:
@@ -94,6 +67,8 @@ class Session:
         self._connection = connection
         self._house = house
         self._tasks = tasks
+        self._pending = Pending(house, tasks)
+        self._inquiries = Inquiries(self._inquire)
         self._dialogue = mcp.Dialogue()
         self._token: str | None = connection.caller.token
         """The bearer token of this connection, as its peer gave it last: at the gate, or since."""
@@ -146,7 +121,8 @@ class Session:
             self._request(message, None)
         elif isinstance(message, Notification):
             self._notification(message)
-        # Responses answer requests, and this side makes none.
+        else:
+            self._inquiries.answered(message)
 
     def _batch(self, messages: list[jsonrpc.Message | BadMessage]) -> None:
         expected = sum(isinstance(m, Request | BadMessage) for m in messages)
@@ -168,6 +144,7 @@ class Session:
             if self._over:
                 raise BadMessage(INTERNAL_ERROR, "The broker is shutting down", id=request.id)
             self._dialogue.admit(request)
+            flight.peer = self._dialogue.peer
             answer = self._at_once(request)
         except BadMessage as bad:
             self._answer(flight, _error(bad))
@@ -183,7 +160,7 @@ class Session:
     def _at_once(self, request: Request) -> JsonObject | None:
         """The result of a request that needs no waiting; None where one has to wait. Raises `BadMessage`."""
         method, face = request.method, self._house.face
-        if method == "tools/call" or method == "tools/list" or method == "subscriptions/listen":
+        if method in _WAITING:
             return None
         if method == "ping":
             return {}
@@ -191,7 +168,7 @@ class Session:
             self._tasks.start_soon(self._introduce, request.params.get("clientInfo"))
             return face.initialized(self._dialogue.version)
         if method == "server/discover":
-            return face.stamped(face.discovered())
+            return face.stamped(face.discovered([tasks.EXTENSION]))
         raise BadMessage(METHOD_NOT_FOUND, "Method not found", id=request.id)
 
     def _notification(self, message: Notification) -> None:
@@ -238,6 +215,8 @@ class Session:
         try:
             if request.method == "tools/call":
                 return await self._call(flight)
+            if request.method in tasks.METHODS:
+                return jsonrpc.result(request.id, self._stamped(await self._task(flight)))
             return jsonrpc.result(request.id, await self._list(flight))
         except BadMessage as bad:
             return _error(bad, id=request.id)
@@ -260,35 +239,52 @@ class Session:
         if not params.keys() <= _CALL_MEMBERS:
             raise BadMessage(INVALID_PARAMS, "tools/call has members that it does not know")
         flight.token = progress_token(params)
-        limits = self._house.limits
-        caller = self._speaking(flight.request)
-        call = Call(
-            session=self.id,
-            caller=caller or flight.caller,
-            name=name,
-            arguments=arguments,
-            hold_s=limits.hold_by_client.get(self._dialogue.client, limits.hold_s),
+        round = self._pending.round(flight.peer, self._inquiries.ask)
+        call = self._asking(
+            flight,
+            name,
+            arguments,
+            hold_s=round.hold_s,
             on_progress=None if flight.token is None else lambda progress: self._progress(flight, progress),
-            latest=self._caller if caller is None else None,
-            token=flight.caller.token,
+            on_question=round.told,
         )
         id = flight.request.id
         try:
-            carried = await self._house.broker.invoke(call)
+            came = await round.carry(call, flight.request.params)
         except Refusal as refusal:
             if isinstance(refusal, Unauthenticated):
                 log.warning("tools/call: %s", refusal)
             if replies.is_protocol_error(refusal):
                 return jsonrpc.error(id, refusal.code, refusal.public)
-            return jsonrpc.result(id, self._stamped(replies.refused(refusal, self._house.clock.now())))
-        error = replies.upstream_error(carried)
+            link = self._house.link(refusal.question) if isinstance(refusal, ApprovalPending) else None
+            return jsonrpc.result(id, self._stamped(replies.refused(refusal, self._house.clock.now(), link=link)))
+        if isinstance(came, Shown):
+            return jsonrpc.result(id, self._house.face.stamped(came.body, came.kind))
+        error = replies.upstream_error(came)
         if error is not None:
             return jsonrpc.error(id, error["code"], error["message"], error.get("data"))
-        result = replies.result_of(carried)
-        if self._dialogue.era is Era.LEGACY:
-            wrap = mcp.wrapped(carried.skill.definition)
+        result = replies.result_of(came)
+        if flight.peer.era is Era.LEGACY:
+            wrap = mcp.wrapped(came.skill.definition)
             return jsonrpc.result(id, mcp.legacy_result(result, wrap=wrap))
         return jsonrpc.result(id, self._stamped(result))
+
+    async def _task(self, flight: Flight) -> JsonObject:
+        request = flight.request
+        return await self._pending.tasks.serve(request.method, request.params, flight.peer, self._asking(flight))
+
+    def _asking(self, flight: Flight, name: str = "", arguments: JsonObject | None = None, **more: Any) -> Call:
+        """The call that this request makes; without a name, of nothing. Raises `BadMessage`."""
+        caller = self._speaking(flight.request)
+        return Call(
+            session=self.id,
+            caller=caller or flight.caller,
+            name=name,
+            arguments=arguments or {},
+            latest=self._caller if caller is None else None,
+            token=flight.caller.token,
+            **more,
+        )
 
     def _caller(self) -> Caller:
         """Who speaks on this connection now, where a request does not say otherwise."""
@@ -375,9 +371,15 @@ class Session:
     def _send(self, frame: bytes) -> None:
         self._connection.send(frame)
 
+    def _inquire(self, frame: bytes) -> None:
+        self._send(frame)
+        self._throttle()
+
     def _throttle(self) -> None:
         limits = self._house.limits
-        free = len(self._flights) < limits.in_flight and self._connection.backlog < limits.backlog_bytes
+        # Who has to answer us is read from: that much, and not without end.
+        most = limits.in_flight + min(len(self._inquiries), limits.in_flight)
+        free = len(self._flights) < most and self._connection.backlog < limits.backlog_bytes
         if free and not self._reading:
             self._reading = True
             self._connection.resume()

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from interposer.model import JsonObject, Kind
+from interposer.reach import Profile
 from interposer.session import Limits
 from interposer.upstreams.memory import MemoryUpstream
 from tests.fakes.agent import ENVELOPE, META, Agent, Object, is_tool_error, text_of
@@ -505,8 +506,7 @@ async def test_hold_answers_at_once_when_a_human_does() -> None:
 
 async def test_hold_follows_the_clients_profile() -> None:
     """A client that is known to wait no longer than this gets its ticket earlier than others."""
-    limits = Limits(hold_s=60.0, hold_by_client={"agent": 0.0})
-    async with indoors(ASK, limits=limits) as broker:
+    async with indoors(ASK, limits=Limits(hold_s=60.0), profiles={"agent": Profile(0.0)}) as broker:
         agent = broker.join()
         await agent.initialize()
         assert "interposer/pending" in (await agent.call("echo"))["result"]["_meta"]

@@ -11,6 +11,7 @@ from interposer.boundary.selfattack import Attacker
 from interposer.checked import duration_s
 from interposer.config import Config
 from interposer.model import JsonObject
+from interposer.parts import client_profiles
 from interposer.settings import Settings
 
 from .patients import Patient
@@ -85,8 +86,8 @@ def _upstreams(patient: Patient, chosen: Settings) -> Iterator[Check]:
 
 def holds(config: Config) -> Iterator[Check]:
     """Clients that give up a call before the broker answers it with a ticket."""
-    named = {name: duration_s(wait) for name, wait in config.approvals.clients.items()}
     usual = duration_s(config.approvals.hold)
+    named = {name: profile.hold_s for name, profile in client_profiles(config.approvals).items()}
     short = [
         (client, wait_s, setting, held)
         for client, wait_s, setting in CLIENTS

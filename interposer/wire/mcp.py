@@ -7,7 +7,7 @@ sends, once per connection, and cannot be turned afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interposer.errors import (
@@ -42,7 +42,9 @@ TOKEN_NOTIFICATION = "notifications/interposer/token"  # noqa: S105 - a method's
 
 BATCHING_VERSION = "2025-03-26"
 _LEGACY_ONLY = frozenset({"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
-_MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
+_MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel"})
+MISSING_CAPABILITY = -32021
+"""The request does not declare what its answer needs (2026-07-28)."""
 _CACHE_HINTS = ("resultType", "ttlMs", "cacheScope")
 
 
@@ -56,6 +58,16 @@ class WrongVersion(BadMessage):
             self.data["requested"] = requested[:64]
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who sent one request, by its own account: for the shape of answers, never for who may do what."""
+
+    era: Era
+    version: str
+    client: str
+    capabilities: JsonObject
+
+
 @dataclass(slots=True)
 class Dialogue:
     """What one peer speaks, learned from its requests. `admit` is asked before anything else is done with one."""
@@ -65,6 +77,11 @@ class Dialogue:
     client: str = ""
     """The name that the client claims."""
     capabilities: JsonObject = field(default_factory=dict)
+
+    @property
+    def peer(self) -> Peer:
+        """As of the request that was admitted last."""
+        return Peer(self.era or Era.LEGACY, self.version, self.client, self.capabilities)
 
     @property
     def batches(self) -> bool:
@@ -162,23 +179,26 @@ class ServerFace:
         }
         return {**said, "instructions": self.instructions} if self.instructions else said
 
-    def discovered(self) -> JsonObject:
-        """DiscoverResult (2026-07-28); the same versions as in -32022."""
+    def discovered(self, extensions: Sequence[str] = ()) -> JsonObject:
+        """DiscoverResult (2026-07-28); the same versions as in -32022. `extensions` are offered beyond the core."""
+        offered: JsonObject = {"tools": {"listChanged": True}}
+        if extensions:
+            offered["extensions"] = {name: {} for name in extensions}
         said: JsonObject = {
             "supportedVersions": list(MODERN_VERSIONS),
-            "capabilities": {"tools": {"listChanged": True}},
+            "capabilities": offered,
             "ttlMs": 0,
             "cacheScope": "private",
         }
         return {**said, "instructions": self.instructions} if self.instructions else said
 
-    def stamped(self, result: JsonObject) -> JsonObject:
+    def stamped(self, result: JsonObject, kind: str = "complete") -> JsonObject:
         """A result as 2026-07-28 wants it: `resultType` on every one, and who answered."""
         meta = result.get("_meta")
         stamp = {META_SERVER_INFO: self.info}
         return {
             **result,
-            "resultType": "complete",
+            "resultType": kind,
             "_meta": {**meta, **stamp} if isinstance(meta, dict) else stamp,
         }
 

@@ -15,10 +15,9 @@ from interposer.model import Era, Json, JsonObject
 
 from . import jsonrpc
 from .jsonrpc import Response
-from .mcp import LEGACY_VERSIONS, META_SERVER_INFO, MODERN_VERSIONS, modern_envelope
+from .mcp import LEGACY_VERSIONS, META_SERVER_INFO, MISSING_CAPABILITY, MODERN_VERSIONS, modern_envelope
 
 HEADER_MISMATCH = -32020
-MISSING_CAPABILITY = -32021
 
 
 @dataclass(frozen=True, slots=True)
