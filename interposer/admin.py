@@ -7,15 +7,16 @@ constant (`data.name`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import anyio
 
-from .ballot import VoteRefused
-from .desk import Desk, UnknownQuestion
+from . import shown
+from .ballot import VoteRefused, named, version_of
+from .canonical import canonical
+from .desk import Desk, Proposal, UnknownQuestion
 from .errors import (
     BROKER_UNAVAILABLE,
     DENIED,
@@ -27,8 +28,10 @@ from .errors import (
     ConfigurationError,
     InterposerError,
 )
-from .model import Json, JsonObject, Principal, Question, QuestionState, Vote
+from .figures import figures
+from .model import Json, JsonObject, Principal, Question
 from .ports import Clock, Connection
+from .terms import GrantSpec
 from .wire import jsonrpc
 from .wire.framing import LineFramer, Oversize
 
@@ -36,17 +39,29 @@ WATCH_S = 30.0
 """The longest that `approvals/watch` waits."""
 PAGE = 200
 """The most questions in one answer."""
+SHOWN_FIRST_BYTES = 4096
+"""Arguments that are longer have to be looked at (`approvals/show`) before they can be approved."""
 
 _AT_ONCE = 32
-_PREVIEW_BYTES = 200
+_LOOKS = 4_096
+_LOOKS_BACK = 1_000
+"""As far as `Desk.questions` goes."""
+_LONGEST_S = 1e9
+_MOST = 1_000_000_000
 
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 Report = Callable[[], Awaitable[JsonObject]]
 Order = Callable[[JsonObject], Awaitable[JsonObject]]
+Login = Callable[[Principal, str], Awaitable[JsonObject]]
+"""A one-time address of the console for this operator, of a question's page where an id is given."""
 
 
 async def _nothing() -> JsonObject:
     return {}
+
+
+async def _no_console(operator: Principal, id: str) -> JsonObject:
+    raise BadMessage(METHOD_NOT_FOUND, "This broker has no console.")
 
 
 class Administration:
@@ -62,16 +77,28 @@ class Administration:
         pin: Order,
         status: Report = _nothing,
         targets: Report = _nothing,
+        login: Login = _no_console,
+        link: Callable[[str], str | None] = lambda id: None,
     ) -> None:
+        """`link` gives the console's address of a question."""
         self._desk = desk
         self._clock = clock
         self._status = status
+        self._login = login
+        self._link = link
+        self._looks: dict[tuple[str, str], float] = {}
+        """(operator, version of a question) -> when it was first shown."""
         self._methods: dict[str, Callable[[Principal, JsonObject], Awaitable[JsonObject]]] = {
             "approvals/list": self._list,
             "approvals/show": self._show,
-            "approvals/approve": partial(self._vote, True),
-            "approvals/deny": partial(self._vote, False),
+            "approvals/approve": self._approve,
+            "approvals/deny": self._deny,
+            "approvals/break_glass": self._break_glass,
+            "approvals/revoke": self._revoke,
             "approvals/watch": self._watch,
+            "approvals/figures": self._figures,
+            "grants/list": self._grants,
+            "console/login": lambda operator, params: self._login(operator, _text(params, "id")),
             "boundary/targets": lambda operator, params: targets(),
             "broker/status": self._report,
             "policy/reload": lambda operator, params: reload(),
@@ -93,20 +120,71 @@ class Administration:
         revision = self._desk.revision
         found = await self._desk.questions() if params.get("all") is True else await self._desk.pending()
         matching = [question for question in found if _begins(question.id, prefix)]
-        shown = [summary(question, self._clock.now()) for question in matching[offset : offset + limit]]
-        return {"questions": shown, "total": len(matching), "revision": revision}
+        page = [self._summary(question) for question in matching[offset : offset + limit]]
+        return {"questions": page, "total": len(matching), "revision": revision}
 
     async def _show(self, operator: Principal, params: JsonObject) -> JsonObject:
         """`{id}` -> `{question}` with the exact call."""
-        return {"question": full(await self._desk.get(_text(params, "id")), self._clock.now())}
+        question = await self._desk.get(_text(params, "id"))
+        kept = await self._desk.kept(question.id)
+        self._looked(operator, question)
+        return {"question": shown.full(question, self._clock.now(), self._link(question.id), kept)}
 
-    async def _vote(self, yes: bool, operator: Principal, params: JsonObject) -> JsonObject:
-        """`{id, reason?, digest?}` -> `{question}`; a digest that is not the question's refuses the vote."""
-        id, digest = _text(params, "id"), _text(params, "digest")
-        if digest and (await self._desk.get(id)).digest != digest:
-            raise VoteRefused("other_digest", f"{id} is not about the call with this digest")
-        question = await self._desk.vote(id, operator, yes, _text(params, "reason"))
-        return {"question": summary(question, self._clock.now())}
+    async def _approve(self, operator: Principal, params: JsonObject) -> JsonObject:
+        """`{id, reason?, digest?, uses?, for_s?, session?, schema?, arguments?, once?}` -> `{question}`.
+
+        `digest` is the version that was looked at: another one refuses the vote. What is to be agreed to beyond this
+        call once is a standing grant (`uses`, `for_s`, `session`, `schema`); `arguments` go in place of the caller's.
+        Without any of them it is a yes to what is on the table; `once` takes a grant off it.
+        """
+        id, reason = _text(params, "id"), _text(params, "reason")
+        question = await self._desk.get(id)
+        proposal = _proposal(question, params)
+        # What is not said stays as it is, and what was looked at is what is agreed to: as it is now.
+        version = _text(params, "digest") or version_of(question)
+        if version == version_of(question):
+            self._require_look(operator, question)
+        voted = await self._desk.vote(id, operator, True, reason, version=version, proposal=proposal)
+        return {"question": self._summary(voted)}
+
+    async def _deny(self, operator: Principal, params: JsonObject) -> JsonObject:
+        """`{id, reason, digest?}` -> `{question}`."""
+        id, version, reason = (_text(params, name) for name in ("id", "digest", "reason"))
+        return {"question": self._summary(await self._desk.vote(id, operator, False, reason, version=version))}
+
+    async def _break_glass(self, operator: Principal, params: JsonObject) -> JsonObject:
+        """`{id, reason, digest?}` -> `{question}`: this operator alone, for this call once."""
+        id, version = _text(params, "id"), _text(params, "digest")
+        question = await self._desk.break_glass(id, operator, _text(params, "reason"), version=version)
+        return {"question": self._summary(question)}
+
+    async def _revoke(self, operator: Principal, params: JsonObject) -> JsonObject:
+        """`{id, reason}` -> `{revoked}`: a grant by its id, or all that came of a question by the question's."""
+        id = _text(params, "id")
+        await self._desk.revoke(id, operator, _text(params, "reason"))
+        return {"revoked": id}
+
+    async def _grants(self, operator: Principal, params: JsonObject) -> JsonObject:
+        """`{all?, prefix?, offset?, limit?}` -> `{grants, total}`; active ones oldest first, all newest first."""
+        prefix = _text(params, "prefix")
+        offset, limit = _count(params, "offset", 0), min(_count(params, "limit", PAGE), PAGE)
+        found = await self._desk.grants(active=params.get("all") is not True)
+        matching = [grant for grant in found if _begins(grant.id, prefix)]
+        now = self._clock.now()
+        return {
+            "grants": [shown.grant(each, now) for each in matching[offset : offset + limit]],
+            "total": len(matching),
+        }
+
+    async def _figures(self, operator: Principal, params: JsonObject) -> JsonObject:
+        """`{days?}` -> `figures.figures` of what was asked in the last days; `complete` is false where there was more
+        than the desk looks back."""
+        days = _count(params, "days", 1)
+        since = self._clock.now() - days * 86_400.0
+        found = await self._desk.questions()
+        recent = [question for question in found if question.asked_at >= since]
+        complete = len(recent) < len(found) or len(found) < _LOOKS_BACK
+        return {"last_days": days, "complete": complete, **figures(recent)}
 
     async def _watch(self, operator: Principal, params: JsonObject) -> JsonObject:
         """`{since, wait_s?}` -> as `approvals/list`, once something changed or the wait is over."""
@@ -121,7 +199,27 @@ class Administration:
 
     async def _report(self, operator: Principal, params: JsonObject) -> JsonObject:
         approvals = {"pending": len(await self._desk.pending()), "repeats": self._desk.repeats}
-        return {**await self._status(), "approvals": approvals, "operator": _person(operator)}
+        return {**await self._status(), "approvals": approvals, "operator": shown.person(operator)}
+
+    def _summary(self, question: Question) -> JsonObject:
+        return shown.summary(question, self._clock.now(), self._link(question.id))
+
+    def _looked(self, operator: Principal, question: Question) -> None:
+        if len(self._looks) >= _LOOKS:
+            del self._looks[next(iter(self._looks))]
+        self._looks.setdefault(_look(operator, question), self._clock.monotonic())
+
+    def _require_look(self, operator: Principal, question: Question) -> None:
+        """M15, M18: what is long or destructive has been before whoever approves it. Raises `VoteRefused`."""
+        reading_s = question.terms.reading_s
+        if reading_s <= 0 and len(question.amended or question.canonical) <= SHOWN_FIRST_BYTES:
+            return
+        looked_at = self._looks.get(_look(operator, question))
+        if looked_at is None:
+            raise VoteRefused("unread", f"look at {question.id} first: interposer approvals show {question.id}")
+        left_s = looked_at + reading_s - self._clock.monotonic()
+        if left_s > 0:
+            raise VoteRefused("unread", f"{question.id} has to be read for {reading_s:g} s; {left_s:.1f} s are left")
 
 
 class AdminSession:
@@ -204,56 +302,35 @@ class AdminSession:
             return jsonrpc.error(request.id, INTERNAL_ERROR, f"{type(fault).__name__}", {"name": "internal"})
 
 
-def summary(question: Question, now: float) -> JsonObject:
-    """A question as lists show it: at most `_PREVIEW_BYTES` of the arguments, as text."""
-    preview = question.canonical[:_PREVIEW_BYTES].decode("utf-8", "ignore")
-    return {
-        "id": question.id,
-        "state": question.state.value,
-        "skill": question.skill,
-        "requester": _person(question.requester),
-        "session": question.session,
-        "digest": question.digest,
-        "preview": preview,
-        "bytes": len(question.canonical),
-        "asked_at": question.asked_at,
-        "expires_at": question.expires_at,
-        "left_s": _left(question, now),
-        "quorum": question.terms.quorum,
-        "votes": [_vote(vote) for vote in question.votes],
-    }
+def _look(operator: Principal, question: Question) -> tuple[str, str]:
+    return named(operator), version_of(question)
 
 
-def full(question: Question, now: float) -> JsonObject:
-    """A question with everything that a human answers for. `canonical` is the exact text; it is empty once the
-    question has ended."""
-    terms = question.terms
-    return {
-        **summary(question, now),
-        "canonical": question.canonical.decode(),
-        "arguments_sha256": hashlib.sha256(question.canonical).hexdigest() if question.canonical else "",
-        "invocation": question.invocation,
-        "skill_digest": question.skill_digest,
-        "policy": question.policy,
-        "approvers": {"groups": sorted(terms.groups), "subjects": sorted(terms.subjects)},
-        "rules": [
-            {"id": rule.id, "effect": rule.effect.value, "file": rule.file, "line": rule.line, "message": rule.message}
-            for rule in question.rules
-        ],
-    }
+def _proposal(question: Question, params: JsonObject) -> Proposal | None:
+    """What these parameters put on the table; None where they leave it as it is."""
+    amended, spec = question.amended, question.spec
+    arguments = params.get("arguments")
+    if arguments is not None:
+        amended = canonical(_object(params, "arguments"))
+    if params.get("once") is True:
+        spec = None
+    elif not {"uses", "for_s", "session", "schema"}.isdisjoint(params):
+        spec = _spec(question, params)
+    elif arguments is None:
+        return None
+    return Proposal(amended, spec)
 
 
-def _left(question: Question, now: float) -> float:
-    standing = question.state in (QuestionState.OPEN, QuestionState.GRANTED)
-    return max(0.0, round(question.expires_at - now, 3)) if standing else 0.0
-
-
-def _person(principal: Principal) -> JsonObject:
-    return {"issuer": principal.issuer, "subject": principal.subject, "groups": list(principal.groups)}
-
-
-def _vote(vote: Vote) -> JsonObject:
-    return {"by": _person(vote.principal), "yes": vote.yes, "reason": vote.reason, "at": vote.at}
+def _spec(question: Question, params: JsonObject) -> GrantSpec:
+    cap = question.terms.cap
+    for_s = params.get("for_s")
+    if for_s is None:
+        for_s = cap.for_s if cap is not None else 0.0  # as long as policy lets it; the desk refuses it without a cap
+    if type(for_s) not in (int, float) or not 0 <= for_s <= _LONGEST_S:
+        raise BadMessage(INVALID_PARAMS, "for_s must be a number of seconds.")
+    uses = None if params.get("uses") is None else _count(params, "uses", 0)
+    schema = b"" if params.get("schema") is None else canonical(_object(params, "schema"))
+    return GrantSpec(float(for_s), uses, params.get("session") is True, schema)
 
 
 def _begins(id: str, prefix: str) -> bool:
@@ -267,8 +344,15 @@ def _text(params: JsonObject, name: str) -> str:
     return value
 
 
+def _object(params: JsonObject, name: str) -> JsonObject:
+    value: Json = params.get(name)
+    if type(value) is not dict:
+        raise BadMessage(INVALID_PARAMS, f"{name} must be an object.")
+    return value
+
+
 def _count(params: JsonObject, name: str, default: int) -> int:
     value: Json = params.get(name, default)
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value <= _MOST:
         raise BadMessage(INVALID_PARAMS, f"{name} must be a whole number.")
     return value

@@ -14,34 +14,41 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interposer.admin import Administration, AdminSession
+from interposer.ballot import version_of
 from interposer.canonical import canonical, digest_bytes
-from interposer.desk import Desk
+from interposer.desk import Desk, DeskLimits
 from interposer.errors import ApprovalPending, ConfigurationError, Problem
 from interposer.model import (
-    ApprovalTerms,
     Decision,
     Effect,
     Invocation,
     JsonObject,
     MatchedRule,
     Principal,
+    Question,
     Skill,
 )
 from interposer.records.memory import MemoryRecordStore
+from interposer.terms import ApprovalTerms, GrantCap, Window
 from interposer.transports.memory import MemoryClient, connect
 
 AGENT = Principal("local", "agent", uid=1000)
 ANNA = Principal("operator", "anna", uid=2000)
+BEN = Principal("operator", "ben", uid=2001)
+CAP = GrantCap(for_s=3600.0, uses=10, session=True, matching=True)
 RULE = MatchedRule("refunds-need-a-lead", Effect.ASK, "policy.yaml", 7, "")
 EXACT = canonical({"amount": 90, "note": "\u202eevil\x7f"})
 
 
+@dataclass
 class StillClock:
+    at: float = 10.0
+
     def now(self) -> float:
-        return 1_000.0
+        return 990.0 + self.at
 
     def monotonic(self) -> float:
-        return 10.0
+        return self.at
 
 
 @dataclass
@@ -52,6 +59,7 @@ class Office:
     store: MemoryRecordStore
     client: MemoryClient
     connect: Callable[[Principal], MemoryClient]
+    clock: StillClock
     pinned: list[JsonObject] = field(default_factory=list)
     _last: int = 0
 
@@ -79,12 +87,14 @@ class Office:
         result: dict[str, Any] = answer["result"]
         return result
 
-    async def question(self, n: int = 0, *, quorum: int = 1) -> str:
+    async def question(
+        self, n: int = 0, *, quorum: int = 1, terms: ApprovalTerms | None = None, exact: bytes = b""
+    ) -> str:
         """Open a question, as an agent's call does, and leave with a ticket."""
-        exact = canonical({"n": n}) if n else EXACT
+        exact = exact or (canonical({"n": n}) if n else EXACT)
         skill = Skill("payments.refund", "payments", "refund", "refund", {}, "skill-1")
         call = Invocation(f"i_{n}", f"s{n // 10}", AGENT, skill, {}, exact, digest_bytes(exact))
-        terms = ApprovalTerms(quorum=quorum)
+        terms = terms or ApprovalTerms(quorum=quorum)
         decision = Decision(Effect.ASK, (RULE,), "policy-1", "a human decides", terms=terms)
         with pytest.raises(ApprovalPending) as ticket:
             await self.desk.obtain(call, decision, hold_s=0.0)
@@ -95,7 +105,13 @@ class Office:
 async def office() -> AsyncIterator[Office]:
     store, clock = MemoryRecordStore(), StillClock()
     made = iter(range(10_000))
-    desk = Desk(store, clock, [], lambda kind: f"{kind}_{next(made):05d}x")
+    limits = DeskLimits(rate=10_000, may_break_glass=lambda principal: principal == ANNA)
+    desk = Desk(store, clock, [], lambda kind: f"{kind}_{next(made):05d}x", limits)
+
+    async def review(question: Question, amended: bytes) -> None:
+        """Policy has nothing against other arguments."""
+
+    desk.review = review
     pinned = list[JsonObject]()
 
     async def reload() -> JsonObject:
@@ -108,13 +124,24 @@ async def office() -> AsyncIterator[Office]:
         pinned.append(params)
         return {"pinned": 1}
 
-    administration = Administration(desk, clock, reload=reload, skills=skills, pin=pin)
+    async def login(operator: Principal, id: str) -> JsonObject:
+        return {"url": f"http://127.0.0.1:1/login/{operator.subject}/{id}"}
+
+    administration = Administration(
+        desk,
+        clock,
+        reload=reload,
+        skills=skills,
+        pin=pin,
+        login=login,
+        link=lambda id: f"http://127.0.0.1:1/q/{id}",
+    )
     async with anyio.create_task_group() as tasks:
 
         def join(operator: Principal) -> MemoryClient:
             return connect(lambda connection: AdminSession(connection, operator, administration, tasks.start_soon))
 
-        yield Office(desk, store, join(ANNA), join, pinned)
+        yield Office(desk, store, join(ANNA), join, clock, pinned)
         tasks.cancel_scope.cancel()
 
 
@@ -193,6 +220,141 @@ async def test_digest_of_another_call_refuses_the_vote() -> None:
         assert refused["error"]["data"]["name"] == "other_digest"
         right = (await o.desk.get(id)).digest
         assert (await o.result("approvals/approve", {"id": id, "digest": right}))["question"]["state"] == "granted"
+
+
+async def test_show_says_everything_that_is_agreed_to() -> None:
+    """Terms, the version on the table, and where to look, beside the call itself."""
+    hours = Window(frozenset({0, 4}), 8 * 60, 17 * 60 + 30, "Europe/Berlin")
+    terms = ApprovalTerms(
+        groups=frozenset({"leads"}), quorum=2, minima=(("legal", 1),), windows=((hours,),), cap=CAP, reading_s=1.5
+    )
+    async with office() as o:
+        id = await o.question(terms=terms)
+        question = (await o.result("approvals/show", {"id": id}))["question"]
+        assert question["version"] == question["digest"] == version_of(await o.desk.get(id))
+    assert question["minima"] == [{"group": "legal", "least": 1}]
+    assert question["windows"] == [[{"days": [0, 4], "opens": "08:00", "closes": "17:30", "zone": "Europe/Berlin"}]]
+    assert question["cap"] == {"for_s": 3600.0, "uses": 10, "session": True, "matching": True}
+    assert (question["reading_s"], question["destructive"], question["kept"]) == (1.5, True, None)
+    assert question["link"] == f"http://127.0.0.1:1/q/{id}"
+
+
+async def test_approve_for_more_than_once_gives_a_grant() -> None:
+    """Uses and time become a standing grant, which is listed until it is revoked; without a time it is policy's."""
+    async with office() as o:
+        id = await o.question(terms=ApprovalTerms(cap=CAP))
+        question = (await o.result("approvals/approve", {"id": id, "uses": 3, "reason": "all day"}))["question"]
+        assert question["spec"] == {"for_s": 3600.0, "uses": 3, "session": False, "matching": False}
+        listed = await o.result("grants/list")
+        (grant,) = listed["grants"]
+        # The question carries the call in question itself, once.
+        assert (grant["question"], grant["uses"], grant["approvers"]) == (id, 2, ["operator:anna"])
+        assert listed["total"] == 1
+        found = await o.result("grants/list", {"prefix": grant["id"][2:-1]})
+        assert [each["id"] for each in found["grants"]] == [grant["id"]]
+        refused = await o.ask("approvals/revoke", {"id": grant["id"]})
+        assert refused["error"]["data"]["name"] == "reason_required"
+        assert await o.result("approvals/revoke", {"id": grant["id"], "reason": "over"}) == {"revoked": grant["id"]}
+        assert (await o.result("grants/list"))["grants"] == []
+        (ended,) = (await o.result("grants/list", {"all": True}))["grants"]
+        assert (ended["state"], ended["left_s"]) == ("revoked", 0.0)
+
+
+async def test_more_than_policy_allows_is_refused_by_name() -> None:
+    """Without a cap there is no standing grant, and none goes beyond it."""
+    async with office() as o:
+        once, capped = await o.question(1), await o.question(2, terms=ApprovalTerms(cap=CAP))
+        for params in ({"id": once, "uses": 2}, {"id": capped, "uses": 11}, {"id": capped, "for_s": 3600.5, "uses": 2}):
+            assert (await o.ask("approvals/approve", params))["error"]["data"]["name"] == "grant_refused"
+        assert (await o.result("approvals/list"))["total"] == 2
+
+
+async def test_other_arguments_are_another_version() -> None:
+    """Changed arguments are shown beside those asked for, drop earlier votes, and are what later votes are about."""
+    async with office() as o:
+        id = await o.question(terms=ApprovalTerms(quorum=2, cap=CAP))
+        before = (await o.result("approvals/approve", {"id": id, "uses": 5}))["question"]
+        ben = o.connect(BEN)
+        o.client, anna = ben, o.client
+        after = (await o.result("approvals/approve", {"id": id, "arguments": {"amount": 20}}))["question"]
+        assert (after["amended"], after["preview"], after["spec"]["uses"]) == (True, '{"amount":20}', 5)
+        assert [vote["by"]["subject"] for vote in after["votes"]] == ["ben"]
+        shown = (await o.result("approvals/show", {"id": id}))["question"]
+        assert (shown["canonical"].encode(), shown["amended_canonical"]) == (EXACT, '{"amount":20}')
+        assert shown["amended_sha256"] == digest_bytes(b'{"amount":20}')
+        o.client = anna
+        stale = await o.ask("approvals/approve", {"id": id, "digest": before["version"]})
+        assert stale["error"]["data"]["name"] == "other_digest"
+        done = (await o.result("approvals/approve", {"id": id, "digest": after["version"]}))["question"]
+        assert done["state"] == "granted"
+
+
+async def test_once_takes_a_grant_off_the_table() -> None:
+    """Whoever does not want a standing grant that others proposed says yes to the call alone."""
+    async with office() as o:
+        id = await o.question(terms=ApprovalTerms(quorum=2, cap=CAP))
+        await o.result("approvals/approve", {"id": id, "uses": 5})
+        o.client = o.connect(BEN)
+        question = (await o.result("approvals/approve", {"id": id, "once": True}))["question"]
+        assert (question["spec"], question["state"], len(question["votes"])) == (None, "open", 1)
+
+
+async def test_long_arguments_have_to_be_looked_at_first() -> None:
+    """What does not fit a list is not approved by whoever has only seen the list; another's look does not count."""
+    async with office() as o:
+        id = await o.question(exact=canonical({"note": "x" * 5_000}))
+        assert (await o.ask("approvals/approve", {"id": id}))["error"]["data"]["name"] == "unread"
+        o.client, anna = o.connect(BEN), o.client
+        await o.result("approvals/show", {"id": id})
+        o.client = anna
+        assert (await o.ask("approvals/approve", {"id": id}))["error"]["data"]["name"] == "unread"
+        await o.result("approvals/show", {"id": id})
+        assert (await o.result("approvals/approve", {"id": id}))["question"]["state"] == "granted"
+
+
+async def test_reading_time_counts_from_the_first_look() -> None:
+    """Where policy wants a call to be read, a yes that comes too soon is refused, and looking again costs nothing."""
+    async with office() as o:
+        id = await o.question(terms=ApprovalTerms(reading_s=2.0))
+        await o.result("approvals/show", {"id": id})
+        o.clock.at += 1.5
+        await o.result("approvals/show", {"id": id})
+        refused = await o.ask("approvals/approve", {"id": id})
+        assert (refused["error"]["data"]["name"], "0.5 s" in refused["error"]["message"]) == ("unread", True)
+        o.clock.at += 0.5
+        assert (await o.result("approvals/approve", {"id": id}))["question"]["state"] == "granted"
+
+
+async def test_glass_is_broken_by_those_who_may() -> None:
+    """One person overrides the quorum, with a reason and if the configuration lets them; it is marked as what it is."""
+    async with office() as o:
+        id = await o.question(quorum=3)
+        anna, o.client = o.client, o.connect(BEN)
+        refused = await o.ask("approvals/break_glass", {"id": id, "reason": "urgent"})
+        assert refused["error"]["data"]["name"] == "no_break_glass"
+        o.client = anna
+        assert (await o.ask("approvals/break_glass", {"id": id}))["error"]["data"]["name"] == "reason_required"
+        question = (await o.result("approvals/break_glass", {"id": id, "reason": "urgent"}))["question"]
+        assert (question["state"], question["votes"][-1]["broke_glass"]) == ("granted", True)
+
+
+async def test_figures_are_of_the_days_that_are_asked_for() -> None:
+    """Questions that were asked earlier are not in them."""
+    async with office() as o:
+        await o.result("approvals/approve", {"id": await o.question(1)})
+        o.clock.at += 2 * 86_400.0
+        await o.question(2)
+        one, week = [await o.result("approvals/figures", {"days": days}) for days in (1, 7)]
+    assert (one["overall"]["asked"], one["overall"]["granted"]) == (1, 0)
+    assert (week["overall"]["asked"], week["overall"]["granted"], week["last_days"]) == (2, 1, 7)
+    assert week["complete"] is True
+
+
+async def test_login_is_for_the_connected_operator() -> None:
+    """The address is made for the operator whom the kernel named."""
+    async with office() as o:
+        login = await o.result("console/login", {"id": "q_1", "operator": "root"})
+    assert login == {"url": "http://127.0.0.1:1/login/anna/q_1"}
 
 
 async def test_requester_is_refused_by_name() -> None:
@@ -279,13 +441,27 @@ async def test_other_methods_go_to_what_the_broker_gave() -> None:
         ("approvals/list", {"limit": True}, -32602),
         ("approvals/watch", {"wait_s": "long"}, -32602),
         ("approvals/watch", {"since": 1.5}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "uses": 10**30}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "uses": "all"}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "for_s": 10**400}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "for_s": "1h"}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "for_s": -1}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "schema": "{}"}, -32602),
+        ("approvals/approve", {"id": "q_00000x", "arguments": [1]}, -32602),
+        ("approvals/revoke", {"id": "g_none", "reason": "x"}, -32602),
+        ("approvals/break_glass", {"id": "q_none", "reason": "x"}, -32602),
+        ("approvals/figures", {"days": 1.5}, -32602),
+        ("grants/list", {"prefix": 1}, -32602),
+        ("console/login", {"id": 1}, -32602),
     ],
 )
 async def test_wrong_requests_are_refused(method: str, params: JsonObject, code: int) -> None:
     """What is not a known method with the right parameters is an error, and the connection lives on."""
     async with office() as o:
+        id = await o.question(terms=ApprovalTerms(cap=CAP))
+        assert id == "q_00000x"
         assert (await o.ask(method, params))["error"]["code"] == code
-        await o.result("approvals/list")
+        assert len((await o.result("approvals/list"))["questions"]) == 1
 
 
 async def test_record_that_cannot_be_written_takes_no_vote() -> None:

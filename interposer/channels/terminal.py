@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from interposer.ballot import named
 from interposer.display import printable, printable_json
-from interposer.model import Question, QuestionState
+from interposer.model import Question
+
+from .notice import event_of
 
 _SHOWN_CHARS = 200
 
 _ENDED = {
-    QuestionState.GRANTED: "approved",
-    QuestionState.CONSUMED: "carried out",
-    QuestionState.DENIED: "denied",
-    QuestionState.EXPIRED: "expired",
-    QuestionState.WITHDRAWN: "withdrawn: the caller has left",
+    "granted": "approved",
+    "consumed": "carried out",
+    "denied": "denied",
+    "expired": "expired",
+    "withdrawn": "withdrawn: its caller has left, or somebody took it back",
 }
 
 
@@ -37,10 +40,16 @@ class TerminalChannel:
 def line(question: Question, mask: Callable[[bytes], bytes] = bytes) -> str:
     """What is printed of a question: nothing of it can end the line or leave it."""
     head = f"approval {printable(question.id)}"
-    if question.state is not QuestionState.OPEN:
-        return f"{head}: {_ENDED[question.state]}"
-    requester = printable(f"{question.requester.issuer}:{question.requester.subject}")
-    if question.votes:
+    event = event_of(question)
+    if event in _ENDED:
+        return f"{head}: {_ENDED[event]}"
+    last = printable(named(question.votes[-1].principal)) if question.votes else "nobody"
+    if event == "broke_glass":
+        return f"{head}: GLASS BROKEN by {last}, alone"
+    if event == "amended":
+        return f"{head}: what would be approved was changed by {last}"
+    requester = printable(named(question.requester))
+    if event == "voted":
         return f"{head}: {len(question.votes)} of {question.terms.quorum} have approved"
     shown = printable_json(mask(question.canonical))
     if len(shown) > _SHOWN_CHARS:

@@ -8,21 +8,25 @@ import select
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import click
 
 from .admin_client import AdminClient, AdminError, BrokerUnavailable, brokers, home, sockets
-from .approvals import cast_vote, connected, find, line, page, verdict
+from .approvals import cast_vote, connected, find
 from .display import as_json, printable
+from .questions import Question, line, page, verdict
 
 _WAIT_S = 30.0
 _TURN_S = 0.25
 _LOOK_AROUND_TURNS = 8
 
-_USAGE = "a ID [reason] approves, d ID reason denies, s ID shows; Ctrl-C ends"
+_USAGE = (
+    "a ID [reason] approves, d ID reason denies, s ID shows, b ID reason breaks the glass, r ID reason revokes; "
+    "Ctrl-C ends"
+)
+_LOUD = "*** "
+_REASONED = {"b": "approvals/break_glass", "r": "approvals/revoke"}
 
-Question = dict[str, Any]
 News = tuple[Path, list[Question] | None]
 """A broker's open questions; None when it has gone."""
 
@@ -42,6 +46,8 @@ class _Watch:
         self._asks = asks
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._open: dict[Path, dict[str, Question]] = {}
+        self._shown: dict[str, str] = {}
+        """Question -> the version that was shown last, which is what an answer is about."""
 
     def run(self) -> None:
         for client in brokers():
@@ -77,7 +83,7 @@ class _Watch:
         now = {question["id"]: question for question in questions}
         self._open[path] = now
         for id, question in now.items():
-            if id not in before or before[id]["votes"] != question["votes"]:
+            if id not in before or _news(before[id]) != _news(question):
                 self._say(question)
         ended = [id for id in before if id not in now]
         if ended:
@@ -92,10 +98,12 @@ class _Watch:
         if self._json:
             click.echo(as_json(question))
         elif question["state"] == "open":
-            votes = f"  ({len(question['votes'])} of {question['quorum']})" if question["votes"] else ""
-            click.echo(line(question) + votes)
+            self._shown[question["id"]] = question["version"]
+            link = f"\n    {printable(question['link'])}" if question["link"] else ""
+            click.echo(line(question) + link)
         else:
-            click.echo(verdict(question))
+            self._shown.pop(question["id"], None)
+            click.echo(f"{_LOUD if _broke_glass(question) else ''}{verdict(question)}")
         sys.stdout.flush()
 
     def _take_answer(self) -> None:
@@ -106,7 +114,7 @@ class _Watch:
             raise KeyboardInterrupt  # The terminal was closed: as Ctrl-C.
         if text.strip():
             try:
-                click.echo(answer(text))
+                click.echo(answer(text, self._shown))
             except click.ClickException as error:
                 click.echo(printable(error.message), err=True)
             except (AdminError, BrokerUnavailable) as error:
@@ -115,17 +123,36 @@ class _Watch:
                 pass  # The reason has been said.
 
 
-def answer(text: str) -> str:
-    """Do what one line typed at `watch` says. Raises `click.UsageError`, `AdminError`, `BrokerUnavailable`."""
+def _news(question: Question) -> tuple[object, object]:
+    return question["version"], question["votes"]
+
+
+def _broke_glass(question: Question) -> bool:
+    return any(vote["broke_glass"] for vote in question["votes"])
+
+
+def answer(text: str, shown: dict[str, str]) -> str:
+    """Do what one line typed at `watch` says; a yes is to the version that was `shown`. Raises `click.UsageError`,
+    `AdminError`, `BrokerUnavailable`."""
     verb, _, rest = text.strip().partition(" ")
-    id, _, reason = rest.strip().partition(" ")
-    if verb not in ("a", "d", "s") or not id or (verb == "d" and not reason.strip()):
+    id, _, reason = (part.strip() for part in rest.strip().partition(" "))
+    if verb not in ("a", "d", "s", *_REASONED) or not id or (verb not in ("a", "s") and not reason):
         raise click.UsageError(_USAGE)
     with connected() as clients:
-        client, found = find(clients, id)
+        client, found = find(clients, id, grants=verb == "r")
         if verb == "s":
-            return page(client.request("approvals/show", {"id": found})["question"])
-        return verdict(cast_vote(client, found, yes=verb == "a", reason=reason.strip()))
+            question = client.request("approvals/show", {"id": found})["question"]
+            shown[found] = question["version"]
+            return page(question)
+        if verb == "r":
+            client.request(_REASONED[verb], {"id": found, "reason": reason})
+            return f"{printable(found)}: revoked"
+        digest = shown.get(found, "")
+        if verb == "b":
+            params = {"id": found, "reason": reason, "digest": digest}
+            return verdict(client.request(_REASONED[verb], params)["question"])
+        yes = verb == "a"
+        return verdict(cast_vote(client, found, yes=yes, reason=reason, digest=digest if yes else ""))
 
 
 def _follow(client: AdminClient, news: queue.SimpleQueue[News]) -> None:

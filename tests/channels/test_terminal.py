@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from interposer.channels.terminal import TerminalChannel
-from interposer.model import ApprovalTerms, Principal, Question, QuestionState, Vote
+from interposer.model import Principal, Question, QuestionState, Vote
+from interposer.terms import ApprovalTerms
 
 QUESTION = Question(
     id="q_1",
@@ -44,6 +45,15 @@ async def test_end_is_one_line() -> None:
     assert await told(replace(QUESTION, votes=(vote,))) == "approval q_1: 1 of 2 have approved\n"
     for state in QuestionState:
         assert (await told(replace(QUESTION, state=state))).startswith("approval q_1: ")
+
+
+async def test_changes_and_broken_glass_say_who() -> None:
+    """Other arguments on the table, and one person's override, are told as what they are."""
+    vote = Vote(Principal("operator", "anna\x1b[2J"), True, "", 1.0)
+    changed = replace(QUESTION, amended=b'{"amount":10}', votes=(vote,))
+    assert await told(changed) == "approval q_1: what would be approved was changed by operator:anna\\x1b[2J\n"
+    broken = replace(QUESTION, state=QuestionState.GRANTED, votes=(replace(vote, broke_glass=True),))
+    assert await told(broken) == "approval q_1: GLASS BROKEN by operator:anna\\x1b[2J, alone\n"
 
 
 @pytest.mark.parametrize("hostile", ["\x1b]0;x\x07", "\nApproved: yes", "\u202e", "\x9b2J", "\U000e0041"])

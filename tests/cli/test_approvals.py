@@ -4,127 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
-import anyio
-import anyio.to_thread
 import pytest
 
-from interposer.admin import Administration, AdminSession
 from interposer.canonical import canonical, digest_bytes
-from interposer.desk import Desk
+from interposer.cli.approvals import approvals
 from interposer.errors import ApprovalPending
 from interposer.model import (
-    ApprovalTerms,
     Decision,
     Effect,
     Invocation,
-    JsonObject,
     MatchedRule,
     Principal,
     Skill,
 )
-from interposer.ports import Connection, Receiver
-from interposer.records.memory import MemoryRecordStore
-from interposer.transports.keyed import KeyedSocket
+from interposer.terms import ApprovalTerms, Window
 
-AGENT = Principal("local", "agent", uid=1)
-ANNA = Principal("operator", "anna")
-RULE = MatchedRule("refunds-need-a-lead", Effect.ASK, "policy.yaml", 7)
-HOSTILE = {"amount": 90, "note": "\u202e\x1b]0;x\x07\x7f\nApproved: yes"}
-PROGRAM = "from interposer.cli.approvals import approvals; approvals(prog_name='interposer approvals')"
-
-
-class StillClock:
-    def now(self) -> float:
-        return 1_000.0
-
-    def monotonic(self) -> float:
-        return 10.0
-
-
-async def _nothing(params: JsonObject | None = None) -> JsonObject:
-    return {}
-
-
-@dataclass
-class Broker:
-    """A desk behind a real administration socket under `home`."""
-
-    home: Path
-    slot: str = ""
-    operator: Principal = ANNA
-    store: MemoryRecordStore = field(default_factory=MemoryRecordStore)
-
-    def __post_init__(self) -> None:
-        made = count(1)
-        self.desk = Desk(self.store, StillClock(), [], lambda kind: f"{kind}_{self.slot}{next(made):03d}")
-
-    @property
-    def address(self) -> Path:
-        return (self.home / "slots" / self.slot if self.slot else self.home) / "admin.sock"
-
-    async def question(self, arguments: JsonObject | None = None, *, quorum: int = 1) -> str:
-        exact = canonical(arguments or HOSTILE)
-        skill = Skill("payments.refund", "payments", "refund", "refund", {}, "skill-1")
-        call = Invocation("i_1", "s_1", AGENT, skill, {}, exact, digest_bytes(exact))
-        terms = ApprovalTerms(quorum=quorum)
-        with pytest.raises(ApprovalPending) as ticket:
-            await self.desk.obtain(call, Decision(Effect.ASK, (RULE,), "p", "r", terms=terms), hold_s=0.0)
-        return ticket.value.question
-
-
-@asynccontextmanager
-async def running(*brokers: Broker) -> AsyncIterator[None]:
-    """Every broker's socket, listening."""
-    async with anyio.create_task_group() as tasks:
-        for broker in brokers:
-            administration = Administration(broker.desk, StillClock(), reload=_nothing, skills=_nothing, pin=_nothing)
-
-            def accept(
-                connection: Connection, broker: Broker = broker, administration: Administration = administration
-            ) -> Receiver:
-                return AdminSession(connection, broker.operator, administration, tasks.start_soon)
-
-            broker.address.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            listening = anyio.Event()
-            transport = KeyedSocket(os.fspath(broker.address), os.fspath(broker.address.with_name("admin.key")))
-            tasks.start_soon(transport.serve, accept, lambda _, listening=listening: listening.set())
-            with anyio.fail_after(5):
-                await listening.wait()
-        yield
-        tasks.cancel_scope.cancel()
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "INTERPOSER_HOME": os.fspath(home)}
-
-
-async def run(home: Path, *words: str) -> Said:
-    """The command, in a process of its own."""
-    with anyio.fail_after(20):
-        done = await anyio.run_process([sys.executable, "-c", PROGRAM, *words], check=False, env=environment(home))
-    return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
+from .desks import AGENT, BEN, CAP, HOSTILE, Broker, here, run, running
 
 
 async def test_no_broker_is_said_with_its_own_code(tmp_path: Path) -> None:
@@ -179,6 +77,59 @@ async def test_show_prints_the_exact_call_and_its_digest(tmp_path: Path) -> None
     assert "local:agent" in said.out
 
 
+async def test_show_says_under_which_terms(tmp_path: Path) -> None:
+    """How much may be agreed to, by whom, when, and where to look."""
+    hours = Window(frozenset({0, 1}), 540, 1020, "Europe/Berlin")
+    terms = ApprovalTerms(quorum=2, minima=(("legal", 1),), windows=((hours,),), cap=CAP, execute=True, reading_s=1.5)
+    async with running(broker := Broker(tmp_path)):
+        said = await here(tmp_path, "show", await broker.question(terms=terms))
+    for fact in (
+        "approvers  group legal",
+        "quorum     2, at least 1 of group legal",
+        "hours      Mon Tue 09:00-17:00 Europe/Berlin",
+        "at most    10 calls within 2h 00m, of this session, with arguments that match a schema",
+        "reading    1.5s at least",
+        "carry out  when approved, also if the caller has left",
+        "on table   this call, once",
+        "skill      payments.refund  (destructive)",
+        "link       https://console.example/q/q_001",
+    ):
+        assert fact in said.out.splitlines()
+
+
+CONTROL = "".join(map(chr, range(256))) + "\u202e\u2066\u200b\ufeff\U000e0041\u2028\ud7ff"
+
+
+@pytest.mark.parametrize("format", [(), ("--json",)])
+async def test_nothing_that_is_shown_can_write_to_the_terminal(tmp_path: Path, format: tuple[str, ...]) -> None:
+    """256 control bytes, direction marks and invisible characters in every field come out as printable text (M13)."""
+    caller = Principal(f"local{CONTROL}", f"agent{CONTROL}", (f"g{CONTROL}",))
+    boss = Principal("operator", f"anna{CONTROL}", ("leads",))
+    rule = MatchedRule(f"r{CONTROL}", Effect.ASK, f"p{CONTROL}.yaml", 7, f"why{CONTROL}")
+    terms = ApprovalTerms(
+        groups=frozenset({"leads", f"g{CONTROL}"}), subjects=frozenset({f"s{CONTROL}"}), minima=(("leads", 1),), cap=CAP
+    )
+    exact = canonical({CONTROL: CONTROL})
+    skill = Skill(f"payments.{CONTROL}", "payments", "refund", "refund", {}, f"d{CONTROL}")
+    call = Invocation("i_1", f"s{CONTROL}", caller, skill, {}, exact, digest_bytes(exact))
+    schema = json.dumps({"type": "object", "properties": {CONTROL: {}}, "additionalProperties": False})
+    async with running(broker := Broker(tmp_path, operator=boss)):
+        with pytest.raises(ApprovalPending) as ticket:
+            await broker.desk.obtain(call, Decision(Effect.ASK, (rule,), f"p{CONTROL}", "r", terms=terms), hold_s=0.0)
+        id = ticket.value.question
+        words = [("list",), ("show", id), ("approve", id, "--uses", "3", "--reason", CONTROL[1:], "--matching", schema)]
+        words += [("grants",), ("show", id), ("list", "--all"), ("figures",)]
+        said = [await here(tmp_path, *each, *format) for each in words]
+        refused = await here(tmp_path, "deny", id, "--reason", CONTROL[1:])
+    assert [each.code for each in said] == [0] * len(words)
+    assert refused.code == 3
+    for text in (*(each.out for each in said), refused.err):
+        assert text
+        assert all(line.isprintable() for line in text.splitlines())
+        assert not {"\u202e", "\x1b", "\u200b", "\U000e0041"} & set(text)
+        assert text.count("\n") == len(text.splitlines())
+
+
 async def test_approve_grants_and_takes_a_short_id(tmp_path: Path) -> None:
     """An unambiguous beginning of an id is enough, and the call is approved."""
     async with running(broker := Broker(tmp_path)):
@@ -218,6 +169,125 @@ async def test_own_call_cannot_be_approved(tmp_path: Path) -> None:
     assert "cannot answer for it" in said.err
 
 
+async def test_approve_for_more_than_once_gives_a_grant_that_can_be_revoked(tmp_path: Path) -> None:
+    """Uses, time, session and schema become a standing grant; it is listed, and revoked by its or its question's id."""
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"n": {"maximum": 9}}, "additionalProperties": false}')
+    async with running(broker := Broker(tmp_path)):
+        first, second = [await broker.question({"n": n}, terms=ApprovalTerms(cap=CAP)) for n in (1, 2)]
+        approved = await here(tmp_path, "approve", first, "--uses", "4", "--for", "1h", "--session")
+        matching = await here(tmp_path, "approve", second, "--uses", "2", "--matching", os.fspath(schema))
+        listed = await here(tmp_path, "grants")
+        one, two = (await here(tmp_path, "grants", "--json")).json
+        empty_reason = await here(tmp_path, "revoke", one["id"], "--reason", " ")
+        ended = await here(tmp_path, "revoke", one["id"][:5], "--reason", "over")
+        again = await here(tmp_path, "revoke", one["id"], "--reason", "over")
+        whole = await here(tmp_path, "revoke", second, "--reason", "over", "--json")
+        unknown = await here(tmp_path, "revoke", "g_zzz", "--reason", "over")
+        left, before = await here(tmp_path, "grants", "--json"), await here(tmp_path, "grants", "--all")
+    assert approved.out == f"{first}: approved, for 4 calls within 1h 00m, of this session\n"
+    assert matching.out == f"{second}: approved, for 2 calls within 2h 00m, with arguments that match a schema\n"
+    assert (one["question"], one["session"], two["question"]) == (first, "s_1", second)
+    assert f"{one['id']}  1h 00m left  0 of 3 used  local:agent  payments.refund" in listed.out
+    assert [each.code for each in (empty_reason, ended, again, whole, unknown)] == [2, 0, 3, 0, 1]
+    assert (ended.out, whole.json, left.json) == (f"{one['id']}: revoked\n", {"revoked": second}, [])
+    assert before.out.count("  revoked  ") == 2
+
+
+async def test_approve_with_other_arguments_shows_both(tmp_path: Path) -> None:
+    """Changed arguments are said loudly in list and page; the last line of the page is what would be sent."""
+    async with running(broker := Broker(tmp_path)):
+        id = await broker.question({"amount": 90}, quorum=2)
+        said = await here(tmp_path, "approve", id, "--arguments", '{"amount": 20.5}')
+        page, listed = await here(tmp_path, "show", id), await here(tmp_path, "list")
+        asked = (await broker.desk.get(id)).digest
+        stale = await here(tmp_path, "approve", id, "--digest", asked)
+    assert said.code == 4
+    assert page.out.splitlines()[-5:] == [
+        "asked for:",
+        '{"amount":90}',
+        "",
+        "CHANGED by approvers to:",
+        '{"amount":20.5}',
+    ]
+    assert f"asked for  {asked}" in page.out
+    assert f"digest     {asked}" not in page.out
+    assert '[1 of 2 have approved, arguments CHANGED]  {"amount":20.5}' in listed.out
+    assert stale.code == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--for", "soon"),
+        ("--until", "tomorrow"),
+        ("--until", "2001-01-01T00:00"),
+        ("--for", "1h", "--until", "2999-01-01"),
+        ("--uses", "0"),
+        ("--once", "--uses", "2"),
+        ("--matching", "nowhere.json"),
+        ("--matching", "{"),
+        ("--arguments", '{"a": 1, "a": 2}'),
+        ("--arguments", '{"a": 0.1234567890123456789}'),
+        ("--arguments", '{"a": NaN}'),
+    ],
+)
+async def test_what_cannot_be_meant_is_wrong_usage(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Times, schemas and arguments that cannot be read, or not be sent exactly, never reach the broker."""
+    async with running(broker := Broker(tmp_path)):
+        id = await broker.question(terms=ApprovalTerms(cap=CAP))
+        said = await here(tmp_path, "approve", id, *words)
+        assert (await broker.desk.get(id)).votes == ()
+    assert (said.code, said.out) == (2, "")
+
+
+async def test_until_is_counted_from_now(tmp_path: Path) -> None:
+    """A time with a zone is that moment, whatever this machine's zone."""
+    until = (datetime.now(UTC) + timedelta(hours=1)).astimezone(timezone(timedelta(hours=9)))
+    async with running(broker := Broker(tmp_path)):
+        id = await broker.question(terms=ApprovalTerms(cap=CAP))
+        assert (await here(tmp_path, "approve", id, "--uses", "2", "--until", until.isoformat())).code == 0
+        spec = (await broker.desk.get(id)).spec
+    assert spec is not None
+    assert 3500 < spec.for_s <= 3600
+
+
+async def test_broken_glass_is_loud(tmp_path: Path) -> None:
+    """One person's override says so, with name and reason, and is refused to everybody else."""
+    async with running(broker := Broker(tmp_path)):
+        id = await broker.question(quorum=3)
+        silent = await here(tmp_path, "break-glass", id, "--reason", " ")
+        said = await here(tmp_path, "break-glass", id, "--reason", "INC-1")
+        page = await here(tmp_path, "show", id)
+    async with running(other := Broker(tmp_path / "b", operator=BEN)):
+        refused = await here(tmp_path / "b", "break-glass", await other.question(), "--reason", "INC-1")
+    assert (silent.code, refused.code) == (2, 3)
+    assert (said.code, said.out) == (0, f"{id}: GLASS BROKEN by operator:anna, alone: INC-1\n")
+    assert "BROKE THE GLASS, yes by operator:anna" in page.out
+
+
+async def test_figures_are_text_or_json(tmp_path: Path) -> None:
+    """How many, how they ended, how long it took: in all, and by skill and person."""
+    async with running(broker := Broker(tmp_path)):
+        nothing = await here(tmp_path, "figures")
+        await here(tmp_path, "approve", await broker.question({"n": 1}))
+        await here(tmp_path, "deny", await broker.question({"n": 2}), "--reason", "no")
+        await broker.question({"n": 3})
+        text, found = await here(tmp_path, "figures"), await here(tmp_path, "figures", "--days", "7", "--json")
+    assert nothing.out == "last 24 hours: nothing was asked\n"
+    times = "half of them within 0.0s, 95 of 100 within 0.0s"
+    tally = f"3 asked, 1 granted, 1 denied, 1 open; 50% of those decided were granted, {times}"
+    assert text.out.splitlines() == [
+        f"last 24 hours: {tally}",
+        "by skill",
+        f"  payments.refund: {tally}",
+        "by person",
+        f"  operator:anna: 1 yes, 1 no; {times}",
+    ]
+    (each,) = found.json
+    assert (each["last_days"], each["overall"]["asked"], each["complete"]) == (7, 3, True)
+
+
 async def test_deny_needs_its_reason(tmp_path: Path) -> None:
     """Without a reason it is wrong usage; with one the question ends, and a later yes comes too late."""
     async with running(broker := Broker(tmp_path)):
@@ -252,85 +322,10 @@ async def test_every_broker_of_the_home_is_asked(tmp_path: Path) -> None:
     assert [question["id"] for question in listed.json] == [here, there]
 
 
-async def test_watch_tells_of_questions_and_ends_on_interrupt(tmp_path: Path) -> None:
-    """Questions appear as they come and again as they end; Ctrl-C is a normal end."""
-    async with running(broker := Broker(tmp_path)):
-        first = await broker.question()
-        process = await anyio.open_process(
-            [sys.executable, "-c", PROGRAM, "watch", "--json"], env=environment(tmp_path), stdin=subprocess.DEVNULL
-        )
-        try:
-            with anyio.fail_after(20):
-                assert process.stdout is not None
-                heard = b""
-                heard = await until(process.stdout, heard, lines=1)
-                await broker.desk.vote(first, ANNA, False, "no")
-                heard = await until(process.stdout, heard, lines=2)
-                process.send_signal(signal.SIGINT)
-                code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
-    states = [(json.loads(line)["id"], json.loads(line)["state"]) for line in heard.splitlines()]
-    assert states == [(first, "open"), (first, "denied")]
-    assert code == 0
-
-
-async def until(stream: Any, heard: bytes, *, lines: int) -> bytes:
-    while heard.count(b"\n") < lines:
-        heard += await stream.receive()
-    return heard
-
-
-async def test_watch_on_a_terminal_takes_answers(tmp_path: Path) -> None:
-    """On a terminal, `s` shows and `a` approves, and nothing but printable text comes out (M13)."""
-    async with running(broker := Broker(tmp_path)):
-        id = await broker.question()
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "watch"],
-            env=environment(tmp_path),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        try:
-            with anyio.fail_after(20):
-                text = await typed(ours, "", "30m left")
-                text = await typed(ours, f"s {id}\n", "SHA-256")
-                os.write(ours, f"a {id} looked at it\n".encode())
-                while (await broker.desk.get(id)).state == "open":
-                    await anyio.sleep(0.01)
-                text += await typed(ours, "", "approved")
-                process.send_signal(signal.SIGINT)
-                code = await anyio.to_thread.run_sync(process.wait)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            os.close(ours)
-    assert code == 0
-    assert "\x1b" not in text
-    assert "\u202e" not in text
-
-
-async def typed(terminal: int, keys: str, expected: str) -> str:
-    """Type, and read until the expected text has come."""
-    os.write(terminal, keys.encode())
-    seen = ""
-    while expected not in seen:
-        await anyio.wait_readable(terminal)
-        seen += os.read(terminal, 65_536).decode()
-    return seen
-
-
-@pytest.mark.parametrize("words", [(), ("list",), ("show",), ("approve",), ("deny",), ("watch",)])
+@pytest.mark.parametrize("words", [(), *((name,) for name in approvals.commands)])
 async def test_help_ends_with_an_example(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Every `--help` ends with an example that can be copied."""
-    said = await run(tmp_path, *words, "--help")
+    said = await here(tmp_path, *words, "--help")
     assert said.code == 0
     assert said.out.rstrip().splitlines()[-1].startswith("    interposer approvals ") or said.out.rstrip().splitlines()[
         -1

@@ -24,7 +24,8 @@ from interposer.boundary.selfattack import Attacker, Finding, verdict
 from interposer.cli import checkup, patients, prescription
 from interposer.cli.doctor import NOBODY, attackers
 from interposer.cli.patients import Patient, chosen_by
-from interposer.config import ApprovalsConfig, Config
+from interposer.config import Config
+from interposer.config_approvals import ApprovalsConfig
 from interposer.errors import ConfigurationError
 from tests.cli.test_commands import run
 from tests.e2e.needs import missing

@@ -623,7 +623,7 @@ def test_a_broker_that_dies_is_said_and_the_agent_goes_on(house: House) -> None:
 
 def test_what_the_agent_leaves_behind_ends_with_it(house: House) -> None:
     """Daemons of the agent's would go on reading its terminal."""
-    stubborn = "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.setsid(); time.sleep(600)"
+    stubborn = "import os, signal; signal.signal(15, signal.SIG_IGN); os.setsid(); signal.alarm(600); signal.pause()"
     words = f"sleep 600 & setsid sleep 600 & {house.installation.python} -I -c '{stubborn}' & exit 4"
     assert house.run("--quiet", "--", "sh", "-c", words, env=house.without_broker()).returncode == 4
     assert of(house.person.uid) == {}

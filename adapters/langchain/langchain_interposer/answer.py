@@ -84,8 +84,10 @@ def _refused(skill: str) -> str:
 
 
 def _waits(skill: str, pending: Message) -> str:
+    url = pending.get("url")
+    where = f"{pending.get('approval_id')}, {url}" if isinstance(url, str) and url else pending.get("approval_id")
     return (
-        f"{skill} waits for a human's approval ({pending.get('approval_id')}). Nothing was executed. "
+        f"{skill} waits for a human's approval ({where}). Nothing was executed. "
         "After the approval, call it again with identical arguments."
     )
 

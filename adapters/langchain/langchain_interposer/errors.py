@@ -55,6 +55,12 @@ class ApprovalPending(CallRefused):
         return str(self.artifact.get("pending", {}).get("approval_id", ""))
 
     @property
+    def url(self) -> str:
+        """Where a person looks at the call and answers: the broker's console. Empty where it has none."""
+        found = self.artifact.get("pending", {}).get("url")
+        return found if isinstance(found, str) else ""
+
+    @property
     def retry_after_s(self) -> float:
         """How long the broker asks us to wait before the call is repeated, in seconds."""
         asked = self.artifact.get("pending", {}).get("retry_after_ms")

@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from typing import IO, Any
 
+CONSOLE = "https://console.example/q/ap-7"
 OBJECT = {"type": "object", "properties": {}}
 CUSTOMER = {"type": "object", "properties": {"customer": {"type": "string"}}, "required": ["customer"]}
 ODD_NAMES = {"type": "object", "properties": {name: {} for name in ("config", "runtime", "self", "run_manager")}}
@@ -132,7 +133,7 @@ class Conversation:
         if self.asked[canonical] > 2:
             self.text(id, "refunded")
             return
-        pending = {"approval_id": "ap-7", "expires_at": 4102444800, "retry_after_ms": 1}
+        pending = {"approval_id": "ap-7", "expires_at": 4102444800, "retry_after_ms": 1, "url": CONSOLE}
         words = "Waits for approval ap-7. Nothing was executed. Call again with identical arguments after approval."
         self.text(id, words, isError=True, _meta={"interposer/pending": pending})
 

@@ -15,6 +15,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_interposer import ApprovalPending, CallRefused, InterposerClient, InterposerTool, InterposerToolkit
+from langchain_interposer.answer import read_answer
 
 ARTIFACT_KEYS = {"invocation_id", "status", "skill", "structured_content", "decision", "pending", "unshown"}
 
@@ -96,7 +97,20 @@ def test_patience_ends_with_the_ticket(client: InterposerClient) -> None:
     with pytest.raises(ApprovalPending) as ticket:
         tool.invoke({"amount": 70})
     assert ticket.value.approval_id == "ap-7"
+    assert ticket.value.url == "https://console.example/q/ap-7"
     assert ticket.value.retry_after_s == 0.001
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"), [({"url": "https://c.example/q/1"}, "(q_1, https://c.example/q/1)"), ({}, "(q_1)")]
+)
+def test_ticket_without_words_says_where_to_answer(url: dict[str, str], shown: str) -> None:
+    """Where the broker gives facts alone, the message has the approval's id, and its address if there is one."""
+    meta = {"interposer/pending": {"approval_id": "q_1", "expires_at": 1, "retry_after_ms": 1, **url}}
+    with pytest.raises(ApprovalPending) as ticket:
+        read_answer({"result": {"content": [], "isError": True, "_meta": meta}}, "payments.refund")
+    assert shown in str(ticket.value)
+    assert ticket.value.url == url.get("url", "")
 
 
 async def test_failed_skill_is_an_error_message(tools: dict[str, BaseTool]) -> None:
