@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -31,7 +32,9 @@ SAID = {
 }
 OTHER_HOST = "L5 is a matter of another host: what is proven here is proven on this one"
 
-_SOURCE = Path(__file__).with_name("attack.py")
+_PARTS = ("process_attacks.py", "attack.py")
+_JOINTS = re.compile(r"^from (?:__future__|\.\w+) import (?:\([^)]*\)|.+)\n", re.M)
+"""What makes two modules of the thief's parts, and is not wanted where they are one text."""
 _ATTACK_S = 120.0
 _OWN_USER = (
     "run the broker as a user of its own (`interposer serve`; the agent uses `interposer connect`), or start "
@@ -177,6 +180,12 @@ def attack(job: JsonObject, attacker: Attacker, *, enter: Callable[[], None] | N
     raise NotTried(f"no Python runs as {attacker}; install one that it can reach. {'; '.join(said)}")
 
 
+def thief_text() -> str:
+    """The thief as one text for `python -c`: it needs no file that it could not read."""
+    texts = [Path(__file__).with_name(part).read_text(encoding="utf-8") for part in _PARTS]
+    return "\n".join(["from __future__ import annotations", *(_JOINTS.sub("", text) for text in texts)])
+
+
 def _interpreters() -> list[str]:
     """Ours may lie where another user cannot reach it. The thief is as good with an older one."""
     wanted = [sys.executable, os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"]
@@ -190,7 +199,7 @@ def _run(
     try:
         # As text: another user may not be able to read the file. Its environment is empty and so are its descriptors.
         done = subprocess.run(  # noqa: S603  our own text and no shell
-            [python, "-I", "-S", "-c", _SOURCE.read_text(encoding="utf-8")],
+            [python, "-I", "-S", "-c", thief_text()],
             input=json.dumps(job),
             capture_output=True,
             text=True,

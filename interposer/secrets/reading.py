@@ -6,7 +6,8 @@ No error from here holds any part of what was read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+import stat
+from collections.abc import Hashable
 
 from interposer.errors import ConfigurationError, Problem
 
@@ -17,9 +18,9 @@ def problem(place: str, message: str) -> ConfigurationError:
     return ConfigurationError([Problem(place, 0, 0, message)])
 
 
-def read_file(path: str, fault: Callable[[os.stat_result], str]) -> str:
-    """The credential in a file. `fault` says what is wrong with the open file, or nothing. Raises
-    `ConfigurationError`."""
+def read_file(path: str, *, closed: int = 0o077, remedy: str = "") -> str:
+    """The credential in a regular file of root's or ours, whose mode has no bit of `closed`. `remedy` is what to do
+    about one that is not such a file, where that is not for its owner to mend. Raises `ConfigurationError`."""
     try:
         # O_NONBLOCK: a FIFO put in its place must not hold us up before it is refused.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -29,7 +30,7 @@ def read_file(path: str, fault: Callable[[os.stat_result], str]) -> str:
         raise problem(path, f"cannot be opened: {os.strerror(error.errno or 0)}") from None
     try:
         # The open file is judged, not its name: nothing can be swapped in between.
-        wrong = fault(os.fstat(fd))
+        wrong = _fault(path, os.fstat(fd), closed, remedy)
         if wrong:
             raise problem(path, wrong)
         with open(fd, "rb", closefd=False) as file:
@@ -38,6 +39,17 @@ def read_file(path: str, fault: Callable[[os.stat_result], str]) -> str:
         raise problem(path, f"cannot be read: {os.strerror(error.errno or 0)}") from None
     finally:
         os.close(fd)
+
+
+def _fault(path: str, file: os.stat_result, closed: int, remedy: str) -> str:
+    """What is wrong with the file, and what to do; empty when nothing is."""
+    if not stat.S_ISREG(file.st_mode):
+        return f"is not a regular file; {remedy or 'put the credential into one'}"
+    if file.st_uid not in (0, os.geteuid()):
+        return f"belongs to uid {file.st_uid}; {remedy or f'chown {os.geteuid()} {path}'}"
+    if file.st_mode & closed:
+        return f"others can reach it (mode {stat.S_IMODE(file.st_mode):04o}); {remedy or f'chmod 0400 {path}'}"
+    return ""
 
 
 def credential(place: str, raw: bytes) -> str:

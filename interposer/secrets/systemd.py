@@ -6,7 +6,6 @@ Other services and users cannot read them, and they are in no environment and on
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Hashable, Mapping
 
 from interposer.errors import ConfigurationError, Problem
@@ -15,6 +14,8 @@ from interposer.ports import Secret
 from .reading import problem, read_file, stamp
 
 DIRECTORY = "CREDENTIALS_DIRECTORY"
+_CLOSED = 0o027
+"""systemd makes them 0400, or 0440 with an ACL for the service's user, whose mask stands where the group's bits do."""
 
 
 class SystemdSecrets:
@@ -34,25 +35,16 @@ class SystemdSecrets:
 
     async def reveal(self, name: str) -> Secret:
         """Raises `ConfigurationError` outside of a service, and for a file that others can read or change."""
-        if name not in self._names:
+        unit = self._names.get(name)
+        if unit is None:
             raise problem(f"credential {name}", "no systemd credential is configured for it; name one")
         folder = os.environ.get(DIRECTORY, "")
         if not folder.startswith("/"):
             told = f"${DIRECTORY} is not set: start the broker as a systemd service that has"
-            raise problem(f"systemd:{self._names[name]}", f"{told} LoadCredential={self._names[name]}")
-        return Secret(read_file(os.path.join(folder, self._names[name]), _fault))
+            raise problem(f"systemd:{unit}", f"{told} LoadCredential={unit}")
+        remedy = f"let systemd provide it (LoadCredential={unit})"
+        return Secret(read_file(os.path.join(folder, unit), closed=_CLOSED, remedy=remedy))
 
     def stamp(self, name: str) -> Hashable:
         folder = os.environ.get(DIRECTORY, "")
         return stamp(os.path.join(folder, self._names[name])) if name in self._names else None
-
-
-def _fault(file: os.stat_result) -> str:
-    # systemd makes them 0400, or 0440 with an ACL for the service's user, whose mask stands where the group's bits do.
-    if not stat.S_ISREG(file.st_mode):
-        return "is not a regular file; is it what LoadCredential names?"
-    if file.st_uid not in (0, os.geteuid()):
-        return f"belongs to uid {file.st_uid}, not to root or to us; let systemd provide it"
-    if file.st_mode & 0o027:
-        return f"others can reach it (mode {stat.S_IMODE(file.st_mode):04o}); let systemd provide it"
-    return ""

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interposer.boundary import landlock, seccomp
+from interposer.boundary import landlock, seccomp, selfattack
 from interposer.boundary.sandbox import (
     Grant,
     Kernel,
@@ -37,7 +37,6 @@ from interposer.boundary.sandbox import (
 from tests.boundary.installation import Installation, Person, installation  # noqa: F401
 from tests.e2e.needs import missing
 
-ATTACK = Path(__file__).parents[2] / "interposer/boundary/attack.py"
 ENTER = """
 import json, os, sys
 from interposer.boundary.sandbox import Kernel, Sandbox, prepared
@@ -471,7 +470,7 @@ def attacked(
 ) -> dict[str, bool | None]:
     """What each attack of the doctor's thief came to."""
     done = person.run(
-        launched(installation, person, ["-I", "-c", ATTACK.read_text()], confined),
+        launched(installation, person, ["-I", "-c", selfattack.thief_text()], confined),
         stdin=piped(json.dumps(job).encode()),
     )
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ import pytest
 
 from interposer import parts
 from interposer.boundary import attack as thief
-from interposer.boundary import selfattack, targets
+from interposer.boundary import process_attacks, selfattack, targets
 from interposer.boundary.selfattack import Attacker, Finding, NotTried, Verdict, attack, myself, user, verdict, weakest
 from interposer.model import JsonObject
 from interposer.settings import settings
@@ -132,7 +132,7 @@ def test_a_thief_of_the_same_user_gets_everything_and_leaves_the_process_alive(
     found = {one.id: one for one in attack(job(victim.pid), myself())}
     assert {id for id, one in found.items() if one.held is not False} <= {"memory-read", "ptrace", "core"}
     assert "with the credential" in found["environ"].how
-    assert set(thief.ON_PROCESSES) < set(found)
+    assert set(process_attacks.ON_PROCESSES) < set(found)
     assert victim.poll() is None
 
 
@@ -341,7 +341,9 @@ def test_a_dependency_that_agents_may_write_is_found() -> None:
 def test_kernel_threads_are_no_broker() -> None:
     """They have no memory that could be read, and nothing about a boundary follows from that."""
     threads = [
-        int(name) for name in os.listdir("/proc") if name.isdigit() and not thief.Process(int(name), None).has_memory()
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit() and not process_attacks.Process(int(name), None).has_memory()
     ]
     process = subprocess.Popen(["/bin/true"])
     try:
@@ -375,10 +377,8 @@ def test_sockets_that_start_programs_as_root_are_tried(monkeypatch: pytest.Monke
         path = root / "docker.sock"
         engine.bind(str(path))
         engine.listen()
-        source = thief.__spec__.loader.get_source(thief.__name__)  # type: ignore[union-attr]
-        changed = root / "attack.py"
-        changed.write_text(source.replace('"/run/docker.sock"', repr(str(path))))
-        monkeypatch.setattr(selfattack, "_SOURCE", changed)
+        changed = selfattack.thief_text().replace('"/run/docker.sock"', repr(str(path)))
+        monkeypatch.setattr(selfattack, "thief_text", lambda: changed)
         for mode, held in ((0o600, True), (0o666, False)):
             path.chmod(mode)
             found = [one for one in attack({**job(), "self": True}, attacker) if one.target == str(path)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interposer.boundary import attack as thief
+from interposer.boundary import selfattack
 from interposer.cli.admin_client import AdminClient, BrokerUnavailable
 from tests.boundary.brokers import DEADLINE_S, ended
 from tests.boundary.installation import Installation, Person
@@ -24,7 +24,7 @@ from tests.boundary.installation import Installation, Person
 PREFIX = "interposer-canary-"
 GROUP = "users"
 """Any group with a name will do for the agents' socket."""
-SOURCE = Path(thief.__file__).read_text()
+SOURCE = selfattack.thief_text()
 RUNS = 3
 _AGENT = """
 import json, sys
