@@ -15,24 +15,28 @@ from typing import TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from . import __version__, parts
-from .admin import Administration, AdminSession
+from . import __version__, parts, people
+from .admin import AdminSession
 from .broker import Broker
 from .canonical import canonical, parse
 from .catalogue import Catalogue
+from .channels.sender import Delivery
 from .channels.terminal import TerminalChannel
 from .checked import duration_s
 from .clock import SystemClock
+from .config_approvals import ConsoleConfig
 from .crew import Crew
-from .desk import OPERATOR, Desk, DeskLimits
+from .desk import Desk
 from .display import printable
 from .echoes import Echoes, echoed
+from .errands import Errands
 from .errors import ConfigurationError, InterposerError
 from .facts import MemoryFacts
 from .journal import Journal
 from .logs import DroppingHandler
-from .masking.engine import PROFILES, Engine
-from .model import Caller, JsonObject, Kind, Masked, Principal
+from .masking.engine import Engine
+from .model import Kind, Masked
+from .operations import Operations
 from .pages import Pages
 from .pins import FilePins
 from .ports import Connection, Receiver, Transport
@@ -107,9 +111,12 @@ async def serve_daemon(chosen: Settings, passed: int | None = None) -> int:
 
 @asynccontextmanager
 async def _broker(chosen: Settings, *, several: bool) -> AsyncIterator[_Standing]:
+    answering = chosen.config.console
+    if answering is None and not several:
+        answering = ConsoleConfig()
     state = claim(chosen.home, several=several)
     try:
-        standing = _Standing(chosen, state)
+        standing = _Standing(chosen, state, answering if answering and answering.enabled else None)
         async with anyio.create_task_group() as tasks, Crew(standing.failed) as crew:
             await standing.open(tasks, crew)
             try:
@@ -129,8 +136,9 @@ class _Standing:
     _tasks: TaskGroup
     _crew: Crew
 
-    def __init__(self, chosen: Settings, state: State) -> None:
-        """Raises `ConfigurationError`: a broker that cannot keep its promises does not start."""
+    def __init__(self, chosen: Settings, state: State, answering: ConsoleConfig | None) -> None:
+        """`answering`: the console, if there is one. Raises `ConfigurationError`: a broker that cannot keep its
+        promises does not start."""
         self._chosen = chosen
         self._state = state
         self._clock = SystemClock()
@@ -166,14 +174,17 @@ class _Standing:
             on_echo=self._echoes.told,
         )
         approvals = chosen.config.approvals
-        self._desk = Desk(
-            state.store,
-            self._clock,
-            [TerminalChannel(lambda line: log.warning("%s", line.rstrip()), self._masked_json)],
-            _new_id,
-            DeskLimits(approvals.pending_per_session, approvals.pending, refuse_same_uid=approvals.refuse_same_uid),
+        self._senders = people.senders(
+            chosen,
+            secrets=self._secrets,
             masker=self._masker,
+            link=self._link,
+            on_delivery=self._delivered,
+            clock=self._clock,
         )
+        terminal = TerminalChannel(lambda line: log.warning("%s", line.rstrip()), self._masked_json)
+        limits = parts.desk_limits(chosen)
+        self._desk = Desk(state.store, self._clock, [terminal, *self._senders], _new_id, limits, masker=self._masker)
         self._callers = parts.callers(chosen, self._clock)
         broker = Broker(
             authenticator=self._callers,
@@ -185,8 +196,29 @@ class _Standing:
             masker=self._masker,
             on_echo=self._echoes.told,
         )
+        self._desk.review = broker.review
+        self._errands = Errands(self._desk, broker, lambda work, *given: self._tasks.start_soon(work, *given))
+        self._console = (
+            people.console(
+                chosen,
+                answering,
+                desk=self._desk,
+                clock=self._clock,
+                masker=self._masker,
+                policy=self._policy,
+                callers=self._callers,
+                secrets=self._secrets,
+                record=state.folder / "record.db",
+            )
+            if answering
+            else None
+        )
         self._house = House(
             broker=broker,
+            desk=self._desk,
+            errands=self._errands,
+            link=self._link,
+            seal_key=parts.seal_key(state.folder),
             catalogue=self._catalogue,
             journal=self._journal,
             masker=self._masker,
@@ -199,19 +231,23 @@ class _Standing:
                 frame_bytes=chosen.config.limits.frame,
                 in_flight=chosen.config.limits.in_flight,
                 hold_s=duration_s(approvals.hold),
-                hold_by_client={name: duration_s(wait) for name, wait in approvals.clients.items()},
             ),
-        )
-        self._administration = Administration(
-            self._desk,
-            self._clock,
-            reload=self._reload,
-            skills=self._skills,
-            pin=self._pin,
-            status=self._status,
-            targets=self._targets,
+            profiles=parts.client_profiles(approvals),
         )
         self._sessions: set[Session] = set()
+        self._operations = Operations(
+            chosen,
+            state,
+            policy=self._policy,
+            catalogue=self._catalogue,
+            journal=self._journal,
+            masker=self._masker,
+            callers=self._callers,
+            sessions=lambda: len(self._sessions),
+        )
+        self._administration = self._operations.administration(
+            self._desk, self._clock, login=self._console.login if self._console else None, link=self._link
+        )
         self._emptied = anyio.Event()
         self.exit_code = 0
         self.presented: Callable[[], str | None] = lambda: None
@@ -227,6 +263,12 @@ class _Standing:
         await self._journal.note(Kind.BROKER_STARTED, policy=self._policy.current.digest)
         self._masker.warm()
         self._tasks.start_soon(self._desk.run)
+        await people.require_notice_secrets(self._chosen, self._secrets)
+        self._tasks.start_soon(self._errands.run)
+        for sender in self._senders:
+            self._tasks.start_soon(sender.run)
+        if self._console is not None:
+            self._tasks.start_soon(self._console.serve)
         self._tasks.start_soon(self._policy.watch)
         self._tasks.start_soon(self._callers.run)
         self._tasks.start_soon(self._heed_signals)
@@ -255,6 +297,8 @@ class _Standing:
                 address = await listening.start(self._listen, transport, self._admit)
                 print(f"listening on {address}", flush=True)
             print(f"administration on unix:{self._state.admin_socket}", flush=True)
+            if self._console is not None:
+                print(f"console on {self._console.address(self._operations.operator(os.getuid()))}", flush=True)
             print("ready", flush=True)
             await self._stop.wait()
             await self._drain()
@@ -268,6 +312,7 @@ class _Standing:
 
     async def close(self) -> None:
         await self._drain()
+        await self._errands.aclose()
         async with anyio.create_task_group() as closing:
             for upstream in self._upstreams:
                 closing.start_soon(upstream.aclose)
@@ -288,14 +333,8 @@ class _Standing:
             self._emptied.set()
 
     def _admit_operator(self, connection: Connection) -> Receiver:
-        operator = self._operator(connection.caller)
+        operator = self._operations.operator(connection.caller.uid)
         return AdminSession(connection, operator, self._administration, self._tasks.start_soon)
-
-    def _operator(self, caller: Caller) -> Principal:
-        for person in self._chosen.config.operators:
-            if person.uid == caller.uid:
-                return Principal(OPERATOR, person.subject, tuple(person.groups), caller.uid)
-        return Principal(OPERATOR, f"uid:{caller.uid}", (), caller.uid)
 
     async def _listen(
         self,
@@ -332,57 +371,18 @@ class _Standing:
                 elif anyio.current_time() - told >= AGAIN_S:
                     os._exit(1)  # the second signal: now
 
-    # -- what operators may ask
-
     async def _policy_changed(self) -> None:
         self._catalogue.rework()
         await self._journal.note(Kind.POLICY_LOADED, policy=self._policy.current.digest)
 
-    async def _reload(self) -> JsonObject:
-        changed = await self._policy.reload()
-        return {"changed": changed, "policy": self._policy.current.digest, "source": self._policy.source}
+    # -- people
 
-    async def _skills(self) -> JsonObject:
-        await self._catalogue.refresh()
-        return {
-            "skills": [
-                {
-                    "skill": offer.skill.id,
-                    "name": offer.skill.exposed,
-                    "digest": offer.skill.digest,
-                    "description": offer.shown.get("description", ""),
-                    "annotations": offer.skill.annotations,
-                }
-                for offer in self._catalogue.offers()
-            ],
-            "withheld": [
-                {"upstream": upstream, "name": name, "why": why} for upstream, name, why in self._catalogue.withheld()
-            ],
-            "differences": self._masker.mask(self._catalogue.differences(), PROFILES).value,
-        }
+    def _link(self, question: str) -> str | None:
+        return self._console.link(question) if self._console is not None else None
 
-    async def _pin(self, params: JsonObject) -> JsonObject:
-        names = params.get("upstreams") or []
-        changed = await self._catalogue.pin([str(name) for name in names] if isinstance(names, list) else [])
-        await self._journal.note(Kind.SKILLS_PINNED)
-        self._catalogue.announce()
-        return {"changed": changed}
-
-    async def _status(self) -> JsonObject:
-        return {
-            "pid": os.getpid(),
-            "keeper": os.getppid(),
-            "version": __version__,
-            "policy": self._policy.current.digest,
-            "policy_source": self._policy.source,
-            "record": str(self._state.folder / "record.db"),
-            "healthy": self._state.store.healthy(),
-            **self._callers.status(),
-            "sessions": len(self._sessions),
-        }
-
-    async def _targets(self) -> JsonObject:
-        return parts.targets(self._chosen, self._state.folder)
+    async def _delivered(self, delivery: Delivery) -> None:
+        masked = self._masker.mask(delivery.payload, frozenset({"pii", "secrets"}))
+        await self._journal.notified(delivery.question, delivery.code, masked)
 
     # -- what upstreams say
 

@@ -7,7 +7,6 @@ Relative paths are relative to the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,13 +26,13 @@ from .checked import (
     duration_between,
     matching,
     not_empty,
+    problems_of,
 )
+from .config_approvals import ApprovalsConfig, ConsoleConfig
+from .config_people import STRICT, GroupsConfig, KeysConfig, WhoConfig
 from .errors import ConfigurationError, Problem
 
 STARTER = "builtin:starter"
-_STRICT: dict[str, Any] = {"extra": "forbid"}
-"""What pydantic is to make of the classes below. It is imported only when a file is read: a broker that is given a
-command instead of a file starts without it."""
 
 
 def _distinct_issuers(issuers: list[IssuerConfig]) -> list[IssuerConfig]:
@@ -46,21 +45,10 @@ def _distinct_issuers(issuers: list[IssuerConfig]) -> list[IssuerConfig]:
 
 
 @dataclass(frozen=True, slots=True)
-class WhoConfig:
-    """Principals: all lists that are given must match, as in policy."""
-
-    __pydantic_config__ = _STRICT
-
-    groups: list[str] = field(default_factory=list)
-    subjects: list[str] = field(default_factory=list)
-    issuers: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
 class CredentialConfig:
     """A private credential of one upstream, given to its process only."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     env: Variable
     """The variable of the child's environment that holds it."""
@@ -76,7 +64,7 @@ class CredentialConfig:
 class UpstreamConfig:
     """One MCP server that the broker starts."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     command: Annotated[list[str], Checked(not_empty)]
     """Program and arguments; no shell."""
@@ -110,7 +98,7 @@ class UpstreamConfig:
 class SocketConfig:
     """The Unix socket that agents connect to."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     path: str | None = None
     """Default: $INTERPOSER_HOME/broker.sock."""
@@ -124,7 +112,7 @@ class SocketConfig:
 class TokenConfig:
     """A static token for TCP, and who presents it."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     source: Source = field(repr=False)
     subject: str
@@ -135,7 +123,7 @@ class TokenConfig:
 class TcpConfig:
     """Loopback TCP; callers authenticate before anything else, with a static token or one of a configured issuer."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     tokens: list[TokenConfig] = field(default_factory=list)
     host: str = "127.0.0.1"
@@ -146,58 +134,27 @@ class TcpConfig:
 class ListenConfig:
     """Where agents find the daemon."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     socket: SocketConfig = SocketConfig()
     tcp: TcpConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class GroupsConfig:
-    """A claim that says groups."""
-
-    __pydantic_config__ = _STRICT
-
-    claim: Claim
-    shape: Literal["list", "words", "one"] = "list"
-    """A list of strings, one string of words between spaces, or one string; another shape refuses the token."""
-    prefix: str = ""
-    """Put before each group."""
-
-
-@dataclass(frozen=True, slots=True)
 class RequiredClaimConfig:
     """A claim that must be there, with one of these values."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     claim: Claim
     values: Annotated[list[str | int | bool], Checked(not_empty)]
 
 
 @dataclass(frozen=True, slots=True)
-class KeysConfig:
-    """Where an issuer's public keys come from; without either, from its discovery document."""
-
-    __pydantic_config__ = _STRICT
-
-    uri: Annotated[str, Checked(address(query=True))] | None = None
-    """A JWKS over https (http on loopback only)."""
-    file: str | None = None
-    """A JWKS in a file, read again when it changes."""
-    cache: Annotated[Duration, Checked(duration_between("1s", "300s"))] = "300s"
-    """How long keys are believed without having been fetched again; at most 300s."""
-
-    def __post_init__(self) -> None:
-        if self.uri is not None and self.file is not None:
-            raise ValueError("give either the uri or the file of the keys")
-
-
-@dataclass(frozen=True, slots=True)
 class IssuerConfig:
     """An OIDC issuer whose tokens say who calls, and what they are held to."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     issuer: Annotated[str, Checked(address(query=False))]
     """Exactly as in `iss`."""
@@ -211,7 +168,7 @@ class IssuerConfig:
     leeway: Annotated[Duration, Checked(duration_between("0s", "5m"))] = "30s"
     """For clocks that differ; at most 5m."""
     max_lifetime: Annotated[Duration, Checked(duration_between("1s", "366d"))] = "24h"
-    keys: KeysConfig = KeysConfig()
+    keys: KeysConfig = field(default_factory=KeysConfig)
     id_tokens: bool = False
     """Take ID tokens, which are meant for the client that logged in."""
     machine: bool = False
@@ -222,7 +179,7 @@ class IssuerConfig:
 class CallerConfig:
     """A kernel identity of callers: one uid and its name, or a primary gid and the groups that it brings."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     uid: Annotated[int, Checked(between(0, 2**32 - 2))] | None = None
     gid: Annotated[int, Checked(between(0, 2**32 - 2))] | None = None
@@ -243,7 +200,7 @@ class CallerConfig:
 class PersonConfig:
     """A kernel identity, and the name and groups that it goes by."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     uid: Annotated[int, Checked(between(0, 2**32 - 2))]
     subject: Annotated[str, Checked(matching(r"(?s).+", "a name"))]
@@ -251,26 +208,10 @@ class PersonConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalsConfig:
-    """How calls wait for a human."""
-
-    __pydantic_config__ = _STRICT
-
-    hold: Duration = "4s"
-    """How long a call waits before it gets a ticket."""
-    clients: dict[str, Duration] = field(default_factory=dict)
-    """Client name -> hold, where a client is known to wait longer or shorter."""
-    refuse_same_uid: bool = False
-    """Whoever has the kernel uid of the requester cannot answer. Not for L1, where everybody has the same."""
-    pending_per_session: Annotated[int, Checked(between(1, 100_000))] = 20
-    pending: Annotated[int, Checked(between(1, 1_000_000))] = 10_000
-
-
-@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """What one caller may take up."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     frame: Annotated[int, Checked(between(1024, 64 * 1024 * 1024))] = 4 * 1024 * 1024
     """Bytes of one message."""
@@ -282,7 +223,7 @@ class LimitsConfig:
 class Config:
     """interposer.yaml."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     version: Annotated[int, Checked(between(1, 1))]
     policy: str = STARTER
@@ -300,7 +241,9 @@ class Config:
     boundary: Literal["L1", "L2", "L4", "L5"] | None = None
     """The level that this deployment claims; `interposer doctor` fails when it proves another one."""
     operators: list[PersonConfig] = field(default_factory=list)
-    approvals: ApprovalsConfig = ApprovalsConfig()
+    approvals: ApprovalsConfig = field(default_factory=ApprovalsConfig)
+    console: ConsoleConfig | None = None
+    """Where people answer in a browser; `serve` has one on loopback without this, `stdio` only with it."""
     limits: LimitsConfig = LimitsConfig()
     insecure_env: bool = False
     """Allow `env:NAME` sources: whoever has the broker's uid can read them."""
@@ -344,7 +287,8 @@ def load(path: Path) -> Config:
         # As JSON, for that is where pydantic is strict and still takes objects for dataclasses.
         found: Config = reader().validate_json(encode(root.plain()), strict=True)
     except ValidationError as error:
-        raise ConfigurationError(list(_problems(error, root, str(path)))) from None
+        errors = error.errors(include_url=False, include_input=False)
+        raise ConfigurationError(problems_of(errors, root, str(path))) from None
     return found
 
 
@@ -358,11 +302,11 @@ def reader() -> Any:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a configuration, described by the docstrings above."""
     # Reading the docstrings out of the source takes 200 ms, which no start should wait for.
-    _STRICT["use_attribute_docstrings"] = True
+    STRICT["use_attribute_docstrings"] = True
     try:
         found: dict[str, Any] = reader().json_schema()
     finally:
-        del _STRICT["use_attribute_docstrings"]
+        del STRICT["use_attribute_docstrings"]
     return found
 
 
@@ -390,28 +334,3 @@ def read_text(path: Path) -> str:
 
 def _problem(file: str, message: str) -> ConfigurationError:
     return ConfigurationError([Problem(file, 0, 0, message)])
-
-
-def _problems(error: Any, root: Any, file: str) -> Iterator[Problem]:
-    for fault in error.errors(include_url=False, include_input=False):
-        path = list(fault["loc"])
-        node = root.at(path)
-        line, column = _key_place(root, path) or (node.line, node.column)
-        where = ".".join(str(step) for step in path) or "file"
-        yield Problem(file, line, column, f"{where}: {_said(fault)}")
-
-
-def _key_place(root: Any, path: list[str | int]) -> tuple[int, int] | None:
-    if not path:
-        return None
-    place: tuple[int, int] | None = root.at(path[:-1]).keys.get(str(path[-1]))
-    return place
-
-
-def _said(fault: Any) -> str:
-    kind = fault["type"]
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return "unknown key; remove it or correct its name"
-    if kind in ("missing", "missing_argument"):
-        return "missing; add it"
-    return str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")

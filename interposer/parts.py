@@ -14,13 +14,19 @@ from .callers.local import Callers, KnownCaller
 from .callers.revocation import Revocations
 from .checked import duration_s
 from .clock import SystemClock
-from .config import STARTER, IssuerConfig, UpstreamConfig, WhoConfig
+from .config import STARTER, IssuerConfig, UpstreamConfig
+from .config_approvals import ApprovalsConfig, ClientConfig
+from .config_people import KeysConfig, WhoConfig
+from .docket import DeskLimits
 from .echoes import Echoes, echoed
-from .errors import InterposerError
+from .errors import ConfigurationError, InterposerError, Problem
 from .identity.trust import GroupsFrom, Trust
 from .masking.engine import PROFILES, Engine
 from .model import Caller, Era, JsonObject
+from .policy.units import rate
 from .ports import Authenticator, Clock, Secret, Secrets, Transport
+from .reach import Profile
+from .seal import KEY_BYTES
 from .secrets.sources import SourcedSecrets
 from .settings import Settings, credential_name, token_name
 from .settings import credentials as credentials_of
@@ -34,7 +40,9 @@ from .upstreams.server import Limits as UpstreamLimits
 
 if TYPE_CHECKING:
     from .boundary import targets as targeted
+    from .callers.fetch import Fetcher
     from .callers.issuers import Issuers
+    from .callers.jwks import Keys
 
 log = logging.getLogger("interposer")
 
@@ -63,21 +71,25 @@ def issuers(trusted: Sequence[IssuerConfig], base: Path, clock: Clock) -> Issuer
     # Cryptography and HTTP take a third of a second to load: a broker without issuers starts without them.
     from .callers.fetch import Fetcher
     from .callers.issuers import Issuers
-    from .callers.jwks import Keys, RemoteKeys, discovery, located
-    from .callers.keyfile import FileKeys
 
     fetcher = Fetcher() if any(found.keys.file is None for found in trusted) else None
-    pairs: list[tuple[Trust, Keys]] = []
-    for found in trusted:
-        cache_s = duration_s(found.keys.cache)
-        if found.keys.file is not None or fetcher is None:
-            keys: Keys = FileKeys(str(base / (found.keys.file or "")), clock, cache_s=cache_s)
-        else:
-            uri = found.keys.uri
-            source = discovery(found.issuer, fetcher) if uri is None else located(uri, fetcher)
-            keys = RemoteKeys(found.issuer, source, clock, cache_s=cache_s)
-        pairs.append((trust_of(found), keys))
-    return Issuers(pairs, clock)
+    return Issuers(
+        [(trust_of(found), keys(found.issuer, found.keys, base, clock, fetcher)) for found in trusted], clock
+    )
+
+
+def keys(issuer: str, found: KeysConfig, base: Path, clock: Clock, fetcher: Fetcher | None = None) -> Keys:
+    """Where an issuer's keys come from."""
+    from .callers.fetch import Fetcher
+    from .callers.jwks import RemoteKeys, discovery, located
+    from .callers.keyfile import FileKeys
+
+    cache_s = duration_s(found.cache)
+    if found.file is not None:
+        return FileKeys(str(base / found.file), clock, cache_s=cache_s)
+    fetcher = fetcher or Fetcher()
+    source = discovery(issuer, fetcher) if found.uri is None else located(found.uri, fetcher)
+    return RemoteKeys(issuer, source, clock, cache_s=cache_s)
 
 
 def trust_of(found: IssuerConfig) -> Trust:
@@ -87,9 +99,9 @@ def trust_of(found: IssuerConfig) -> Trust:
         audiences=frozenset([found.audience] if isinstance(found.audience, str) else found.audience),
         algorithms=frozenset(found.algorithms),
         authorized_parties=frozenset(found.authorized_parties),
-        subject=_keys_of(found.subject),
-        groups=tuple(GroupsFrom(_keys_of(one.claim), one.shape, one.prefix) for one in found.groups),
-        claims=tuple((_keys_of(one.claim), tuple(one.values)) for one in found.require),
+        subject=keys_of(found.subject),
+        groups=tuple(GroupsFrom(keys_of(one.claim), one.shape, one.prefix) for one in found.groups),
+        claims=tuple((keys_of(one.claim), tuple(one.values)) for one in found.require),
         leeway_s=duration_s(found.leeway),
         max_lifetime_s=duration_s(found.max_lifetime),
         id_tokens=found.id_tokens,
@@ -97,7 +109,7 @@ def trust_of(found: IssuerConfig) -> Trust:
     )
 
 
-def _keys_of(claim: str | list[str]) -> tuple[str, ...]:
+def keys_of(claim: str | list[str]) -> tuple[str, ...]:
     return tuple(claim.split(".") if isinstance(claim, str) else claim)
 
 
@@ -204,6 +216,52 @@ def who_of(who: WhoConfig | None) -> Who:
     return Who(frozenset(who.groups), frozenset(who.subjects), frozenset(who.issuers)) if who else Who()
 
 
+def desk_limits(chosen: Settings) -> DeskLimits:
+    """How much may wait for people, and who may override a rule."""
+    found = chosen.config.approvals
+    count, per_s = rate(found.rate)
+    glass = found.break_glass
+    return DeskLimits(
+        found.pending_per_session,
+        found.pending,
+        refuse_same_uid=found.refuse_same_uid,
+        rate=count,
+        rate_s=per_s,
+        may_break_glass=who_of(glass).takes if glass else lambda _: False,
+    )
+
+
+def client_profiles(found: ApprovalsConfig) -> dict[str, Profile]:
+    """What clients are known to bear, as far as it is configured."""
+    usual = Profile(duration_s(found.hold))
+    profiles: dict[str, Profile] = {}
+    for name, each in found.clients.items():
+        if isinstance(each, ClientConfig):
+            profiles[name] = Profile(duration_s(each.hold) if each.hold else usual.hold_s, each.rounds, each.tasks)
+        else:
+            profiles[name] = Profile(duration_s(each))
+    return profiles
+
+
+def seal_key(folder: Path) -> bytes:
+    """The key of what clients bring back, made once: what was sealed before a restart is good after it. Raises
+    `ConfigurationError`."""
+    path, fresh = folder / "seal.key", folder / "seal.key.new"
+    if not path.exists():
+        # Whoever holds the record of this folder is alone here; a start that is cut short leaves no half a key.
+        fresh.unlink(missing_ok=True)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+        fresh.replace(path)
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([Problem(str(path), 0, 0, f"cannot be read ({error.strerror})")]) from None
+    if len(key) != KEY_BYTES:
+        raise ConfigurationError([Problem(str(path), 0, 0, "is not a key of ours; remove it and start again")])
+    return key
+
+
 def masked_text(masker: Engine, text: str) -> str:
     return str(masker.mask(text, frozenset({"pii", "secrets"})).value)
 
@@ -225,6 +283,9 @@ def _commands(chosen: Settings, *, ours: bool) -> list[targeted.Command]:
         if source.startswith("command:"):
             words = shlex.split(source.removeprefix("command:"))
             found.append(Run(f"the source of {name}", words, str(chosen.base), path, ours))
+    for number, each in enumerate(chosen.config.approvals.notify, 1):
+        if each.command is not None:
+            found.append(Run(f"the notice command {number}", each.command, str(chosen.base), path, ours))
     return found
 
 

@@ -27,14 +27,17 @@ class Settings:
         """Every file and folder that nobody else may change, there or not: what decides, what is secret, what is
         written."""
         found = self.config
+        tls = found.console.tls if found.console else None
         named = [found.revoked, *(issuer.keys.file for issuer in found.issuers)]
+        named += [tls.certificate, tls.key] if tls else []
         files = [self.base / name for name in named if name]
         files += [self.file] if self.file else []
         files += [Path(self.policy)] if self.policy != config.STARTER else []
         files += [Path(s.removeprefix("file:")) for s in self.sources().values() if s.startswith("file:")]
         records = [f"record.db{suffix}" for suffix in ("", "-wal", "-shm")]
         if self.home.exists():
-            files += [self.home, self.home / "slots", self.home / "pins", *(self.home / name for name in records)]
+            kept = ["slots", "pins", "seal.key", *records]
+            files += [self.home, *(self.home / name for name in kept)]
         return [str(file) for file in files]
 
     def passes(self) -> list[str]:
@@ -49,9 +52,15 @@ class Settings:
             for name, found in self.upstreams.items()
             for number, each in enumerate(credentials(found), 1)
         }
-        tcp = self.config.listen.tcp
+        tcp, login = self.config.listen.tcp, self.config.console.login if self.config.console else None
         if tcp is not None:
             named.update({token_name(number): token.source for number, token in enumerate(tcp.tokens)})
+        for number, each in enumerate(self.config.approvals.notify, 1):
+            for what, source in (("key", each.secret), ("address", each.webhook_from)):
+                if source is not None:
+                    named[notice_name(number, what)] = source
+        if login is not None and login.client_secret is not None:
+            named[LOGIN_SECRET] = login.client_secret
         return {
             name: f"file:{self.base / source.removeprefix('file:')}" if source.startswith("file:") else source
             for name, source in named.items()
@@ -71,6 +80,14 @@ def credential_name(upstream: str, found: UpstreamConfig, number: int) -> str:
 def token_name(number: int) -> str:
     """What a TCP token is called among the secrets, and the label of callers who present it."""
     return f"tcp-token-{number}"
+
+
+LOGIN_SECRET = "console-login"  # noqa: S105 - what the console's client secret is called among the secrets
+
+
+def notice_name(number: int, what: str) -> str:
+    """What the `key` or the `address` of a webhook is called among the secrets; webhooks are counted from 1."""
+    return f"notify-{number}-{what}"
 
 
 def settings(config_file: str | None, policy: str | None, command: list[str], *, here: bool = True) -> Settings:

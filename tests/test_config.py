@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from interposer import checked, config
+from interposer.config_approvals import ClientConfig
 from interposer.errors import ConfigurationError
 
 WRONG = """\
@@ -27,11 +28,11 @@ EXPECTED = {
     (4, "at least one entry"),
     (5, "environment variable"),
     (5, "file:PATH"),
-    (5, "a valid string"),
+    (5, "a duration such as"),
     (7, "missing"),
     (7, "from 0 to 65535"),
     (8, "from 0 to"),
-    (9, "a valid string"),
+    (9, "a duration such as"),
 }
 
 
@@ -73,6 +74,63 @@ SAID = {
 }
 
 
+OTHER_SHAPES = """\
+version: 1
+state: 5
+policy:
+insecure_env: "yes"
+upstreams:
+  9a: {command: []}
+  b: [x]
+  c: {command: x, env: {A: 1, "a b": x}}
+boundary: 4
+limits: {frame: 1.5}
+issuers:
+  - {issuer: "https://a", audience: [a, 1], groups: [{claim: []}]}
+  - {issuer: "https://b", audience: 5, require: [{claim: 5, values: [{}]}]}
+approvals:
+  rate: 60
+  pending: true
+  clients:
+    a: 5
+    b: soon
+    c: {hold: 5, rounds: x, tasks: 1, nope: 1}
+    d:
+"""
+
+SHAPES = [
+    (2, "state: expected a text, not a number; write it in quotes"),
+    (3, "policy: expected a text, and nothing is there; write it in quotes, or leave it out"),
+    (4, "insecure_env: expected true or false, not a text; write it as one of the two, without quotes"),
+    (6, "upstreams.9a: expected a letter, then at most 31 letters, digits, single _ or -"),
+    (6, "upstreams.9a.command: expected at least one entry"),
+    (7, "upstreams.b: expected a mapping, not a list; write it as {name: value}"),
+    (8, "upstreams.c.command: expected a list, not a text; write it as [a, b]"),
+    (8, "upstreams.c.env.A: expected a text, not a number; write it in quotes"),
+    (8, "upstreams.c.env.a b: expected the name of an environment variable"),
+    (9, "boundary: expected 'L1', 'L2', 'L4' or 'L5'; write one of them"),
+    (10, "limits.frame: expected a whole number, not a decimal number; write it in digits, without quotes"),
+    (12, "issuers.0.audience.1: expected a text, not a number; write it in quotes"),
+    (12, "issuers.0.groups.0.claim: expected at least one entry"),
+    (13, "issuers.1.audience: expected a text or a list, not a number; write it as one of them"),
+    (13, "issuers.1.require.0.claim: expected a text or a list, not a number; write it as one of them"),
+    (
+        13,
+        "issuers.1.require.0.values.0: expected a text or a whole number or true or false, not a mapping; "
+        "write it as one of them",
+    ),
+    (15, "approvals.rate: expected a rate of at most 100000, such as 5/s, 60/min, 100/h or 1000/d"),
+    (16, "approvals.pending: expected a whole number, not true; write it in digits, without quotes"),
+    (18, "approvals.clients.a: expected a duration such as 500ms, 4s, 30m, 12h or 1d"),
+    (19, "approvals.clients.b: expected a duration such as 500ms, 4s, 30m, 12h or 1d"),
+    (20, "approvals.clients.c.hold: expected a duration such as 500ms, 4s, 30m, 12h or 1d"),
+    (20, "approvals.clients.c.rounds: expected 'auto', 'ask_again' or 'never'; write one of them"),
+    (20, "approvals.clients.c.tasks: expected true or false, not a number; write it as one of the two, without quotes"),
+    (20, "approvals.clients.c.nope: unknown key; remove it or correct its name"),
+    (21, "approvals.clients.d: expected a duration such as 500ms, 4s, 30m, 12h or 1d"),
+]
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "interposer.yaml"
     path.write_text(text)
@@ -99,6 +157,13 @@ def test_whom_tokens_are_believed_is_checked_before_anything_starts(tmp_path: Pa
         assert any(problem.line == line and said in problem.message for problem in found), (line, said, found)
 
 
+def test_each_value_of_another_shape_is_told_once_in_the_files_own_words(tmp_path: Path) -> None:
+    """What is expected, what stands there, and what to do: for each value once, with no name of a class or a check."""
+    with pytest.raises(ConfigurationError) as refused:
+        config.load(write(tmp_path, OTHER_SHAPES))
+    assert [(problem.line, problem.message) for problem in refused.value.problems] == SHAPES
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -111,8 +176,9 @@ def test_whom_tokens_are_believed_is_checked_before_anything_starts(tmp_path: Pa
             "version: 1\nissuers:\n- {issuer: 'https://a', audience: b, keys: {uri: 'https://a/k', file: k}}\n",
             ":3:.*either the uri or the file",
         ),
-        ("version: 2\n", "from 1 to 1"),
-        ("version: '1'\n", "valid integer"),
+        ("version: 2\n", "expected 1"),
+        ("version: '1'\n", "a whole number, not a text; write it in digits, without quotes"),
+        ("[version]\n", ":1:1: file: expected a mapping, not a list"),
         ("", "empty"),
         ("[1", "not YAML"),
     ],
@@ -144,7 +210,7 @@ listen:
   tcp: {port: 8765, tokens: [{source: "file:t", subject: ci, groups: [ci]}]}
 callers: [{uid: 1001, subject: ann, groups: [support]}]
 operators: [{uid: 1000, subject: bob}]
-approvals: {hold: 500ms, clients: {claude-code: 2m}}
+approvals: {hold: 500ms, rate: 5/s, clients: {claude-code: 2m, codex: {hold: 1m, rounds: ask_again}}}
 limits: {frame: 65536, in_flight: 8}
 """,
         )
@@ -152,6 +218,8 @@ limits: {frame: 65536, in_flight: 8}
     assert found.upstreams["crm"].credential is not None
     assert found.callers[0].groups == ["support"]
     assert checked.duration_s(found.approvals.hold) == 0.5
+    assert found.approvals.rate == "5/s"
+    assert found.approvals.clients == {"claude-code": "2m", "codex": ClientConfig("1m", "ask_again")}
     assert found.listen.tcp is not None
     assert found.listen.tcp.tokens[0].subject == "ci"
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "skills": ("skills", "skills", "What is on offer, to whom; pin definitions."),
     "call": ("call", "call", "One call through the whole pipeline, by hand."),
     "approvals": ("approvals", "approvals", "List, show and answer the open questions."),
+    "console": ("console", "console", "An address of the web console, where calls are answered in a browser."),
     "sessions": ("sessions", "sessions", "List, show and replay recorded sessions."),
     "record": ("record", "record", "Verify the record."),
     "policy": ("policy", "policy", "Check, explain and try policies."),

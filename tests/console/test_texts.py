@@ -1,0 +1,79 @@
+"""Arguments for eyes: the same JSON, on lines, in ASCII; outlines that hide no member; differences."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interposer.canonical import canonical
+from interposer.console import texts
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_the_layout_is_the_same_value_in_ascii(value: object) -> None:
+    """What is shown parses to what is sent, whatever is in it, and is ASCII on every line."""
+    shown = texts.whole(canonical(value)).text
+    assert shown.isascii()
+    assert json.loads(shown) == value
+
+
+def test_members_stand_on_lines() -> None:
+    """Objects and arrays are indented; empty ones stay together."""
+    assert texts.lines(b'{"a":[1,{"b":{}}],"c":[]}') == [
+        "{",
+        '  "a": [',
+        "    1,",
+        "    {",
+        '      "b": {}',
+        "    }",
+        "  ],",
+        '  "c": []',
+        "}",
+    ]
+
+
+def test_padding_does_not_hide_what_decides() -> None:
+    """A megabyte before a member, and quotes that end no string, leave the member in the outline."""
+    raw = canonical({"a": 'x", "amount": 1, "' + "y" * 1_000_000, "amount": 99_999})
+    shown = texts.outline(raw)
+    assert '"amount": 99999' in shown.text
+    assert len(shown.text) < 1_000
+    assert shown.bytes == len(raw)
+
+
+def test_an_outline_is_one_screen() -> None:
+    """Thousands of members, and one long number, are cut and counted."""
+    shown = texts.outline(canonical(list(range(500_000)))).text
+    assert shown.endswith("57,\n  58,\n… more lines")
+    assert len(texts.outline(b"[" + b"1" * 10_000 + b"]").text) < 500
+
+
+def test_differences_are_named_line_by_line() -> None:
+    """Removed and added lines, and the same ones near them."""
+    found = texts.difference(canonical({"a": 1, "b": 2}), canonical({"a": 1, "b": 3}))
+    assert [(line.kind, line.text.strip()) for line in found] == [
+        ("same", "{"),
+        ("same", '"a": 1,'),
+        ("gone", '"b": 2'),
+        ("new", '"b": 3'),
+        ("same", "}"),
+    ]
+    (left_out,) = texts.difference(canonical(list(range(9_000))), b"[]")
+    assert left_out.kind == "skip"
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
+def test_a_difference_tells_both_sides(before: list[str], after: list[str]) -> None:
+    """Without what is new it is the one, without what is gone the other."""
+    old, new = texts.lines(canonical(before)), texts.lines(canonical(after))
+    found = list(texts._aligned(old, new))
+    assert [line.text for line in found if line.kind != "new"] == old
+    assert [line.text for line in found if line.kind != "gone"] == new
