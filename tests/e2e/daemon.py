@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 
@@ -35,6 +36,28 @@ async def daemon(config: Path, env: Mapping[str, str]) -> AsyncIterator[list[str
         with anyio.CancelScope(shield=True):
             if process.returncode is None:
                 process.kill()
+            await process.aclose()
+
+
+@asynccontextmanager
+async def doomed(config: Path, env: Mapping[str, str]) -> AsyncIterator[Process]:
+    """`interposer serve`, ready, for a test that kills it; whoever still lives at the end is killed then."""
+    words = [sys.executable, "-m", "interposer", "serve", "--config", str(config)]
+    with config.with_name("stderr").open("ab") as log:
+        process = await anyio.open_process(words, stderr=log, env={**os.environ, **env})
+    try:
+        if process.stdout is None:
+            raise RuntimeError("the daemon has no output")
+        said = BufferedByteReceiveStream(process.stdout)
+        with anyio.fail_after(20):
+            while await said.receive_until(b"\n", 4096) != b"ready":
+                pass
+        yield process
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
             await process.aclose()
 
 

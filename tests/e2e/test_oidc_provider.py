@@ -89,7 +89,7 @@ async def until(agent: Agent, holds: Callable[[Object], bool], within_s: float, 
     """Call until the answer is as wanted."""
     with anyio.fail_after(within_s):
         while not holds(await agent.call("echo", {"text": "hi"}, **meta)):
-            await anyio.sleep(0.1)
+            await agent.read_for(0.1)
 
 
 def refused(answer: Object) -> bool:

@@ -59,9 +59,9 @@ PROMISES = (
     ),
     Promise(
         "nothing-unmasked",
-        "Answers, progress and definitions leave the broker masked, and so does all that enters its log and its record "
-        "of events; an answer that cannot be masked or recorded is withheld, and its caller is told that the call took "
-        "effect.",
+        "Answers, progress and definitions leave the broker masked, and so does all that enters its log and its "
+        "record of events; an answer that cannot be masked or recorded is withheld, and its caller is told that "
+        "the call took effect.",
         (
             "promises/test_faults.py::test_masker_that_breaks_withholds",
             "promises/test_faults.py::test_masker_that_overruns_withholds",
@@ -79,8 +79,8 @@ PROMISES = (
     ),
     Promise(
         "credential-stays",
-        "An upstream's credential is given to that upstream's process only, and does not come back to agents, into the "
-        "record or into the log in any of nine encodings.",
+        "An upstream's credential is given to that upstream's process only, and does not come back to agents, "
+        "into the record or into the log in any of nine encodings.",
         (
             "promises/test_containment.py::test_echoed_credential_reaches_nobody",
             "promises/test_containment.py::test_credential_is_in_one_process_only",
@@ -93,8 +93,8 @@ PROMISES = (
     ),
     Promise(
         "credential-echo-alarm",
-        "An upstream that sends its credential back raises an alarm in the record, wherever it stood: in an answer, on "
-        "standard error, in a definition or in progress.",
+        "An upstream that sends its credential back raises an alarm in the record, wherever it stood: in an "
+        "answer, on standard error, in a definition or in progress.",
         (
             "promises/test_containment.py::test_echoed_credential_reaches_nobody",
             "promises/test_custody.py::test_credential_that_comes_back_beside_answers_is_an_alarm",
@@ -102,14 +102,14 @@ PROMISES = (
     ),
     Promise(
         "credential-rotation",
-        "A replaced credential counts within seconds, no call is lost or sent twice by it, and one that cannot be used "
-        "changes nothing but raises an alarm.",
+        "A replaced credential counts within seconds, no call is lost or sent twice by it, and one that cannot be "
+        "used changes nothing but raises an alarm.",
         ("promises/test_custody.py::test_rotated_credential_counts_without_restart",),
     ),
     Promise(
         "credential-by-caller",
-        "Callers with different credentials share no process, and a caller for whom there is none is refused before an "
-        "intent is written.",
+        "Callers with different credentials share no process, and a caller for whom there is none is refused "
+        "before an intent is written.",
         ("promises/test_custody.py::test_callers_get_the_process_of_their_own_credential",),
     ),
     Promise(
@@ -133,8 +133,8 @@ PROMISES = (
     ),
     Promise(
         "token-alone",
-        "Who shows a token is judged by that token alone, at every call anew: a bad, expired or revoked one is nobody, "
-        "and groups are those of the token in hand.",
+        "Who shows a token is judged by that token alone, at every call anew: a bad, expired or revoked one is "
+        "nobody, and groups are those of the token in hand.",
         (
             "identity/test_corpus.py::test_row_is_decided_as_it_says",
             "callers/test_everyone.py::test_a_bad_token_is_nobody",
@@ -255,6 +255,116 @@ PROMISES = (
         ),
     ),
     Promise(
+        "approval-survives",
+        "A pending approval outlives the client's time-out, its disconnect and `kill -9` of the broker; "
+        "afterwards its call has had one effect, or none, or is told to its caller as in doubt, whichever kind of "
+        "client made it.",
+        (
+            "promises/test_approval_kills.py::test_a_gated_call_has_one_effect_however_the_broker_dies",
+            "test_pending.py::test_each_way_leads_to_the_same_single_execution",
+            "test_pending.py::test_answer_that_was_lost_is_told_again_and_not_made_again",
+            "test_keeping.py::test_answer_that_its_caller_missed_is_told_to_the_repeated_call",
+        ),
+    ),
+    Promise(
+        "approval-unchanged",
+        "Nothing that changes between a yes and the execution (arguments, skill definition, policy, principal, "
+        "what a client brings back) is executed under it, and any number of identical retries execute it once.",
+        (
+            "promises/test_approval_tamper.py::test_nothing_changes_between_a_yes_and_the_execution",
+            "promises/test_approval_tamper.py::test_the_unchanged_call_is_executed",
+            "promises/test_approval_tamper.py::test_a_thousand_concurrent_retries_execute_once",
+            "test_keeping.py::test_a_thousand_identical_retries_of_a_granted_call_make_it_once",
+            "test_pending.py::test_no_edited_state_executes_anything",
+            "test_pending.py::test_state_is_good_for_its_own_call_only",
+            "test_pending.py::test_state_of_another_principal_is_refused",
+        ),
+    ),
+    Promise(
+        "approvers",
+        "Only distinct people answer, so many of each group as the rule says, in its hours, and never the "
+        "requester or a machine; one no ends the question; what a client says that its user answered counts only "
+        "where policy says so.",
+        (
+            "test_ballot.py::test_a_quorum_is_distinct_people_each_in_one_place",
+            "test_ballot.py::test_minima_are_filled_exactly_where_some_seating_fills_them",
+            "test_ballot.py::test_the_requester_never_answers_whatever_they_are_called",
+            "test_ballot.py::test_a_workload_never_answers",
+            "test_ballot.py::test_outside_of_its_hours_no_vote_counts",
+            "test_ballot.py::test_one_no_ends_it_whatever_came_before",
+            "test_ballot.py::test_the_callers_own_user_counts_only_where_policy_says_so",
+            "test_poll.py::test_a_yes_is_not_used_outside_of_its_hours",
+        ),
+    ),
+    Promise(
+        "standing-grants",
+        "A yes to more than one call stays within what policy allows, ends in time, carries nothing that differs "
+        "from what was agreed to, and dies with the policy; taking it back stops the next use and cuts what is "
+        "under way.",
+        (
+            "test_grants.py::test_more_than_the_cap_is_refused",
+            "test_grants.py::test_a_grant_carries_nothing_else",
+            "test_poll.py::test_many_calls_at_once_use_a_grant_no_more_often_than_agreed",
+            "test_poll.py::test_a_grant_ends_on_time_whatever_the_wall_clock_says",
+            "test_poll.py::test_a_revoked_grant_carries_nothing_more_and_cuts_what_is_under_way",
+            "records/test_evidence.py::test_an_edited_grant_carries_nothing",
+            "records/test_evidence.py::test_a_grant_that_nobody_gave_carries_nothing",
+        ),
+    ),
+    Promise(
+        "break-glass-is-loud",
+        "One person overrides a rule only if the configuration names them, with a reason, never for their own "
+        "call, and it stands in the record as that and as an alarm.",
+        (
+            "test_ballot.py::test_breaking_glass_needs_the_right_a_reason_and_another_person",
+            "test_poll.py::test_breaking_glass_grants_alone_and_loudly",
+        ),
+    ),
+    Promise(
+        "approvers-see-the-call",
+        "An approver is shown the exact call, escaped, and answers the version that was shown; destructive or "
+        "long calls cannot be approved before they were open for as long as they take to read.",
+        (
+            "console/test_pages.py::test_a_vote_is_about_the_version_that_was_seen",
+            "console/test_pages.py::test_nobody_approves_what_they_were_never_shown",
+            "console/test_pages.py::test_destructive_calls_need_their_reading_time",
+            "console/test_pages.py::test_long_arguments_must_be_opened",
+            "console/test_browser.py::test_naughty_strings_stay_text",
+        ),
+    ),
+    Promise(
+        "console-closed",
+        "The console answers nobody who is not logged in, no other host and no form from elsewhere; nothing "
+        "changes on a GET, a printed address works once, and a login ends with its token and with the deny list.",
+        (
+            "console/test_gate.py::test_every_answer_carries_the_strict_headers",
+            "console/test_gate.py::test_other_hosts_are_not_answered",
+            "console/test_gate.py::test_forms_from_elsewhere_do_nothing",
+            "console/test_gate.py::test_no_address_changes_anything",
+            "console/test_logins.py::test_a_token_logs_in_once",
+            "console/test_oidc.py::test_a_login_ends_with_its_token_and_with_the_deny_list",
+        ),
+    ),
+    Promise(
+        "notices-tell-nothing",
+        "What is sent to webhooks and command hooks holds no arguments and approves nothing; a delivery is "
+        "signed, tried again until it is taken or given up, and its end is recorded.",
+        (
+            "channels/test_notice.py::test_arguments_reasons_and_schemas_are_in_no_body",
+            "channels/test_notice.py::test_slack_body_is_blocks_with_a_link_and_no_button",
+            "channels/test_webhook.py::test_delivery_is_signed_over_time_and_body",
+            "channels/test_sender.py::test_failing_receiver_is_told_again_further_and_further_apart",
+        ),
+    ),
+    Promise(
+        "approvers-not-flooded",
+        "Identical calls share one question; what one session and one caller can put to people is bounded.",
+        (
+            "test_poll.py::test_a_flood_of_a_thousand_questions_shows_twenty",
+            "test_poll.py::test_one_caller_cannot_flood_its_approvers",
+        ),
+    ),
+    Promise(
         "invisible-is-unknown",
         "A skill that a principal may not see and a skill that does not exist are told apart by nothing.",
         ("promises/test_containment.py::test_invisible_skill_and_unknown_skill_look_the_same",),
@@ -277,8 +387,8 @@ PROMISES = (
     ),
     Promise(
         "hostile-upstream",
-        "An upstream can answer its calls once and nothing more: noise, foreign ids, requests and floods do not reach "
-        "agents, and no call outlives its deadline.",
+        "An upstream can answer its calls once and nothing more: noise, foreign ids, requests and floods do not "
+        "reach agents, and no call outlives its deadline.",
         (
             "attacks/test_hostile_upstream.py::test_hostile_upstream_is_contained",
             "attacks/test_hostile_upstream.py::test_upstream_cannot_speak_for_the_broker",
