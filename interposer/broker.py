@@ -96,7 +96,7 @@ class Broker:
             shown = self._judge.showable(invocation, decision)
             earlier = await self._keeping.earlier(call, asker, invocation)
             if earlier is not None:
-                return await self._tell(earlier, invocation, decision)
+                return await self._tell(earlier, call, invocation, decision)
             crossing = Crossing(call, asker, invocation, offer, shown)
             permit, sent = await self._permit(crossing, decision)  # (5) a human, and the policy of now
         except InterposerError as fault:
@@ -158,17 +158,23 @@ class Broker:
         """Who asks, now. Raises `Unauthenticated`."""
         return await self._authenticator.authenticate(call.asking())
 
-    async def recall(self, question: Question, kept: Kept, session: str) -> Carried:
-        """What became of a question's call, for whoever asked it. Raises the `Refusal` that was kept in its place."""
+    async def told(self, question: str, call: str, *, sent: bool) -> None:
+        """Whether an outcome that `Call.on_outcome` heard of was sent to its caller; if not, the identical call is
+        told."""
+        await self._keeping.told(question, call, sent=sent)
+
+    async def recall(self, question: Question, kept: Kept, call: Call) -> Carried:
+        """What became of a question's call, for whoever asked it, who is `call`. Raises the `Refusal` that was kept in
+        its place."""
         obligations = self._policy().obligations(question.skill)
         skill = self._judge.skill_of(question)
         try:
             carried = self._keeping.read(kept, skill, obligations.mask)
         finally:
-            await self._journal.told_again(question, session, kept)
-            await self._keeping.deliver(kept)
-        self._facts.count(session)
-        self._facts.label(session, obligations.labels)
+            await self._journal.told_again(question, call.session, kept)
+            await self._keeping.deliver(kept, call)
+        self._facts.count(call.session)
+        self._facts.label(call.session, obligations.labels)
         return carried
 
     async def review(self, question: Question, amended: bytes) -> None:
@@ -176,8 +182,8 @@ class Broker:
         Raises `VoteRefused` named `amendment_refused`, its words for the approver."""
         self._judge.review(question, amended, self._decide)
 
-    async def _tell(self, kept: Kept, invocation: Invocation, decision: Decision) -> Carried:
-        carried = await self._keeping.tell(kept, invocation, decision)
+    async def _tell(self, kept: Kept, call: Call, invocation: Invocation, decision: Decision) -> Carried:
+        carried = await self._keeping.tell(kept, call, invocation, decision)
         self._facts.count(invocation.session)
         self._facts.label(invocation.session, decision.obligations.labels)
         return carried

@@ -27,7 +27,7 @@ import anyio
 from .ballot import OPERATOR, VoteRefused, asked, call_digest, named, question_digest, row
 from .docket import DeskLimits
 from .errors import ApprovalPending, ApprovalRefused, Denied, RecordFault
-from .grant import Kept, KeptState
+from .grant import Kept, KeptState, Telling
 from .model import Approval, Decision, Invocation, Kind, Progress, Question, QuestionState
 from .poll import Poll, Proposal
 from .ports import ApprovalChannel, Clock, Masker, RecordStore
@@ -172,13 +172,21 @@ class Desk(Poll):
         return await self._store.kept(question)
 
     async def keep(
-        self, approval: Approval, call: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool
+        self, approval: Approval, call: str, state: KeptState, body: bytes, withheld: str, telling: Telling
     ) -> None:
         """What became of an approved call (`ballot.call_digest` of what was asked); nothing for a use of a standing
         grant. Raises `RecordFault`."""
         if not approval.grant:
-            await self._outbox.keep(approval.question, call, state, body, withheld, delivered=delivered)
+            await self._outbox.keep(approval.question, call, state, body, withheld, telling)
             self._stir()
+
+    async def told(self, question: str) -> None:
+        """Whoever asked has had the outcome. Raises `RecordFault`."""
+        await self._outbox.told(question)
+
+    def untold(self, question: str, call: str) -> None:
+        """Whoever was to have it has left: it waits for the identical call."""
+        self._outbox.untold(question, call)
 
     def errand(self, question: Question) -> AbstractContextManager[None]:
         """While a question's call is carried out without its caller."""

@@ -108,7 +108,7 @@ class Errands:
         if kept.state is KeptState.RUNNING:
             return question
         try:
-            return await self._broker.recall(question, kept, call.session)
+            return await self._broker.recall(question, kept, call)
         except Refusal as refusal:
             return refusal
 

@@ -33,6 +33,11 @@ class Flight:
     token: int | str | None = None
     """The caller's progress token."""
     progress: float = 0.0
+    owed: list[tuple[str, str]] = field(default_factory=list)
+    """Outcomes that its answer tells: question and call."""
+
+    def owe(self, question: str, call: str) -> None:
+        self.owed.append((question, call))
 
     def advanced(self, progress: Progress) -> JsonObject:
         """The parameters of a progress notification. One counter for our own heartbeat and the upstream's: it only

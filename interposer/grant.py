@@ -60,6 +60,16 @@ class KeptState(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+class Telling(StrEnum):
+    """Whether its caller knows how a call ended."""
+
+    WAITING = "waiting"
+    """It has left; the identical call is told."""
+    IN_HAND = "in_hand"
+    """It is about to be told: until that is done it counts as not told, for a broker that dies in between."""
+    TOLD = "told"
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What became of an approved call, kept for a caller that comes back: until its question would have expired, and

@@ -19,7 +19,7 @@ from .carried import Carried, body_of, body_of_refusal, retold
 from .catalogue import Offer
 from .desk import Desk
 from .errors import ApprovalPending, Denied, InterposerError, Refusal, Unavailable
-from .grant import Kept, KeptState
+from .grant import Kept, KeptState, Telling
 from .journal import Journal
 from .model import Approval, Call, Decision, Invocation, Masked, Permit, Question, QuestionState, Skill
 from .ports import Masker
@@ -55,7 +55,7 @@ class Keeping:
 
     async def keep(self, crossing: Crossing, permit: Permit, carried: Carried, *, delivered: bool) -> None:
         """How an approved call ended. Nothing stops it; what cannot be written stays under way, and is in doubt after
-        the next start."""
+        the next start. `delivered`: its caller is here, and is given it."""
         if permit.approval is None or permit.approval.grant:
             return
         recorded = permit.decision.obligations.record != "none"
@@ -63,9 +63,11 @@ class Keeping:
             body, withheld = body_of(carried, recorded=recorded), carried.withheld
         except Malformed:
             body, withheld = b"", carried.withheld or "it cannot be kept"
-        await self._keep(
-            permit.approval, call_digest(crossing.asked), carried.state, body, withheld, delivered=delivered
-        )
+        call, tell = call_digest(crossing.asked), crossing.call.on_outcome
+        telling = Telling.WAITING if not delivered else Telling.TOLD if tell is None else Telling.IN_HAND
+        await self._keep(permit.approval, call, carried.state, body, withheld, telling)
+        if delivered and tell is not None:
+            tell(permit.approval.question, call)
 
     async def spent(self, crossing: Crossing, approval: Approval | None, fault: InterposerError | None = None) -> None:
         """A yes is used up, and its call was not made after all; nothing stops this either. Without a fault its caller
@@ -73,9 +75,10 @@ class Keeping:
         if approval is None or approval.grant:
             return
         refusal = fault if isinstance(fault, Refusal) else Unavailable("it was approved, and could not be made")
-        delivered = fault is None or crossing.asker.waits
+        # Nothing was sent: a caller that misses this repeats the call, and it is asked for anew.
+        telling = Telling.TOLD if fault is None or crossing.asker.waits else Telling.WAITING
         call, body = call_digest(crossing.asked), body_of_refusal(refusal)
-        await self._keep(approval, call, KeptState.FAILED, body, "", delivered=delivered)
+        await self._keep(approval, call, KeptState.FAILED, body, "", telling)
 
     async def revoked(self, crossing: Crossing, permit: Permit) -> Denied:
         """The yes was taken back before anything was sent: so it is on record, however far the call had come."""
@@ -100,10 +103,10 @@ class Keeping:
             await self._desk.withdraw(question.id, question.requester, code="refused")
 
     async def _keep(
-        self, approval: Approval, call: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool
+        self, approval: Approval, call: str, state: KeptState, body: bytes, withheld: str, telling: Telling
     ) -> None:
         with anyio.CancelScope(shield=True), suppress(InterposerError):
-            await self._desk.keep(approval, call, state, body, withheld, delivered=delivered)
+            await self._desk.keep(approval, call, state, body, withheld, telling)
 
     # -- telling
 
@@ -158,14 +161,14 @@ class Keeping:
         await attended(asker, invocation, work)
         return found[0]
 
-    async def tell(self, kept: Kept, invocation: Invocation, decision: Decision) -> Carried:
+    async def tell(self, kept: Kept, call: Call, invocation: Invocation, decision: Decision) -> Carried:
         """Tell how it ended in place of making the call. Raises the `Refusal` that was kept in its place."""
         try:
             carried = self.read(kept, invocation.skill, decision.obligations.mask)
         except Refusal:
-            await self.deliver(kept)
+            await self.deliver(kept, None)
             raise
-        if not await self._record(kept, invocation, decision):
+        if not await self._record(kept, call, invocation, decision):
             withheld = "that it was told could not be recorded"
             carried = replace(carried, masked=self._nothing, amended=None, withheld=withheld)
         return carried
@@ -174,7 +177,7 @@ class Keeping:
         """How it ended, masked anew. Raises the `Refusal` that was kept in its place."""
         return retold(kept, skill, lambda value: self._masker.mask(value, profiles), self._nothing)
 
-    async def _record(self, kept: Kept, invocation: Invocation, decision: Decision) -> bool:
+    async def _record(self, kept: Kept, call: Call, invocation: Invocation, decision: Decision) -> bool:
         """The call is not made, for it was: on record before it is told, whoever leaves meanwhile. False when that
         could not be written."""
         with anyio.CancelScope(shield=True):
@@ -183,11 +186,24 @@ class Keeping:
             except InterposerError:
                 self._journal.forget(invocation)
                 return False
-            await self.deliver(kept)
+            finally:
+                await self.deliver(kept, call)
         return True
 
-    async def deliver(self, kept: Kept) -> None:
-        """Its caller has had it."""
-        if not kept.delivered:
-            approval = Approval(kept.question, "", ())
-            await self._keep(approval, kept.call, kept.state, kept.body, kept.withheld, delivered=True)
+    async def deliver(self, kept: Kept, call: Call | None) -> None:
+        """Its caller is given it; where `call` hears of outcomes, it counts as told when that was sent."""
+        if kept.delivered:
+            return
+        if call is not None and call.on_outcome is not None:
+            call.on_outcome(kept.question, kept.call)
+            return
+        with anyio.CancelScope(shield=True), suppress(InterposerError):
+            await self._desk.told(kept.question)
+
+    async def told(self, question: str, call: str, *, sent: bool) -> None:
+        """Whether an outcome that `on_outcome` heard of was sent to its caller."""
+        if not sent:
+            self._desk.untold(question, call)
+            return
+        with anyio.CancelScope(shield=True), suppress(InterposerError):
+            await self._desk.told(question)

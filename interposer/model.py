@@ -118,6 +118,9 @@ class Call:
     """The connection's token, where the request had one of its own: arguments may hold neither."""
     question: str = ""
     """The question that the caller's own sealed state names: its outcome may be told again."""
+    on_outcome: Callable[[str, str], None] | None = field(default=None, repr=False)
+    """Told of an outcome that is kept (its question, `ballot.call_digest`) and given to this caller: whoever sends it
+    says `Broker.told` when that is done. None: it counts as told when it is returned."""
     on_question: Callable[[Question], float | None] | None = field(default=None, repr=False)
     """Told of the question that the call waits for, as soon as it does, and of another one in its place; may say how
     many seconds to hold the call for it, instead of `hold_s`."""

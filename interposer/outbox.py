@@ -6,14 +6,14 @@ nothing is kept costs nothing.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
 
 from .errors import ApprovalPending
-from .grant import Kept, KeptState
+from .grant import Kept, KeptState, Telling
 from .model import Question
 from .ports import Clock, RecordStore
 
@@ -26,21 +26,25 @@ class Outbox:
     def __init__(self, store: RecordStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._waiting: Counter[str] = Counter()
+        self._waiting: dict[str, deque[str]] = {}
+        """Call -> the questions whose outcomes nobody was told, oldest first."""
         self._running: dict[str, tuple[Question, anyio.Event]] = {}
         self._discarded_at = float("-inf")
 
     async def load(self) -> None:
         """What earlier runs left undelivered."""
-        self._waiting.update(kept.call for kept in await self._store.waiting())
+        for kept in await self._store.waiting():
+            if kept.call and kept.state is not KeptState.RUNNING:
+                self._put(kept.question, kept.call)
 
     def __bool__(self) -> bool:
         """Whether anything waits or runs at all."""
         return bool(self._waiting) or bool(self._running)
 
     async def collect(self, call: str, *, hold_s: float) -> Kept | None:
-        """The outcome of this very call that nobody was told, for the first who asks. One that is under way without its
-        caller is waited for; raises `ApprovalPending` when that takes longer than `hold_s`. Raises `RecordFault`."""
+        """The outcome of this very call that nobody was told, for the first who asks, who then says `told` or `untold`.
+        One that is under way without its caller is waited for; raises `ApprovalPending` when that takes longer than
+        `hold_s`. Raises `RecordFault`."""
         running = self._running.get(call)
         if running is not None:
             question, ended = running
@@ -50,22 +54,28 @@ class Outbox:
                 raise ApprovalPending(
                     question=question.id, expires_at=question.expires_at, retry_after_s=2.0, running=True
                 )
-        if call not in self._waiting:
-            return None
-        with anyio.CancelScope(shield=True):
-            found = await self._store.collect(call, self._clock.now())
-            self._waiting[call] -= 1
-            if found is None or self._waiting[call] <= 0:
-                del self._waiting[call]
-        return found
+        while call in self._waiting:
+            with anyio.CancelScope(shield=True):
+                kept = await self._store.kept(self._next(call))
+            if kept is not None and not kept.delivered and kept.expires_at > self._clock.now():
+                return kept
+        return None
 
     async def keep(
-        self, question: str, call: str, state: KeptState, body: bytes, withheld: str, *, delivered: bool
+        self, question: str, call: str, state: KeptState, body: bytes, withheld: str, telling: Telling
     ) -> None:
         """Raises `RecordFault`."""
-        await self._store.keep(question, state, body, withheld, delivered=delivered)
-        if not delivered:
-            self._waiting[call] += 1
+        await self._store.keep(question, state, body, withheld, delivered=telling is Telling.TOLD)
+        if telling is Telling.WAITING:
+            self._put(question, call)
+
+    async def told(self, question: str) -> None:
+        """Its caller has had what was collected, or was in hand. Raises `RecordFault`."""
+        await self._store.keep(question, KeptState.IN_DOUBT, b"", "", delivered=True)
+
+    def untold(self, question: str, call: str) -> None:
+        """Its caller left before it was told: the identical call may collect it."""
+        self._waiting.setdefault(call, deque()).appendleft(question)
 
     @contextmanager
     def errand(self, question: Question) -> Iterator[None]:
@@ -77,6 +87,16 @@ class Outbox:
         finally:
             self._running.pop(question.call, None)
             ended.set()
+
+    def _put(self, question: str, call: str) -> None:
+        self._waiting.setdefault(call, deque()).append(question)
+
+    def _next(self, call: str) -> str:
+        waiting = self._waiting[call]
+        question = waiting.popleft()
+        if not waiting:
+            del self._waiting[call]
+        return question
 
     async def discard(self) -> None:
         """Delete what nobody collected in time, now and then. Raises `RecordFault`."""

@@ -159,10 +159,6 @@ class RecordStore(Protocol):
     async def kept(self, question: str) -> Kept | None:
         """What is kept of a question's call."""
 
-    async def collect(self, call: str, now: float) -> Kept | None:
-        """In one transaction: the oldest outcome of this call that has ended, has not expired and was not delivered
-        becomes delivered. None where there is none. To exactly one caller, ever."""
-
     async def waiting(self) -> list[Kept]:
         """What is kept and was not delivered, oldest first; of an earlier run too."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -208,6 +209,9 @@ class Session:
             if self._idle is not None and not self._flights:
                 self._idle.set()
             self._answer(flight, frame)
+            for question, call in flight.owed:
+                sent = frame is not None and not flight.cancelled and not self._over
+                self._tasks.start_soon(partial(self._house.broker.told, question, call, sent=sent))
             self._throttle()
 
     async def _worked(self, flight: Flight) -> bytes:
@@ -216,7 +220,8 @@ class Session:
             if request.method == "tools/call":
                 return await self._call(flight)
             if request.method in tasks.METHODS:
-                return jsonrpc.result(request.id, self._stamped(await self._task(flight)))
+                serving = self._pending.tasks.serve(request.method, request.params, flight.peer, self._asking(flight))
+                return jsonrpc.result(request.id, self._stamped(await serving))
             return jsonrpc.result(request.id, await self._list(flight))
         except BadMessage as bad:
             return _error(bad, id=request.id)
@@ -269,10 +274,6 @@ class Session:
             return jsonrpc.result(id, mcp.legacy_result(result, wrap=wrap))
         return jsonrpc.result(id, self._stamped(result))
 
-    async def _task(self, flight: Flight) -> JsonObject:
-        request = flight.request
-        return await self._pending.tasks.serve(request.method, request.params, flight.peer, self._asking(flight))
-
     def _asking(self, flight: Flight, name: str = "", arguments: JsonObject | None = None, **more: Any) -> Call:
         """The call that this request makes; without a name, of nothing. Raises `BadMessage`."""
         caller = self._speaking(flight.request)
@@ -283,6 +284,7 @@ class Session:
             arguments=arguments or {},
             latest=self._caller if caller is None else None,
             token=flight.caller.token,
+            on_outcome=flight.owe,
             **more,
         )
 

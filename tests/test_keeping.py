@@ -247,10 +247,6 @@ async def test_allowed_call_costs_the_store_nothing_more() -> None:
     class Counting(MemoryRecordStore):
         trips = 0
 
-        async def collect(self, call: str, now: float) -> Kept | None:
-            self.trips += 1
-            return await super().collect(call, now)
-
         async def kept(self, question: str) -> Kept | None:
             self.trips += 1
             return await super().kept(question)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from interposer.errors import RecordFault
@@ -58,16 +58,6 @@ def keep(
     _replace(connection, kept)
     if standing.state is KeptState.RUNNING:
         connection.execute("UPDATE kept SET row = ? WHERE question = ?", (outcome_row(connection, kept), question))
-
-
-def collect(connection: sqlite3.Connection, call: str, now: float) -> Kept | None:
-    rows = connection.execute(f"{_SELECT} WHERE call = ? AND delivered = 0 ORDER BY rowid", (call,))
-    found = next((kept for kept in map(kept_of, rows) if lives.collectable(kept, call, now)), None)
-    if found is None:
-        return None
-    collected = replace(found, delivered=True)
-    _replace(connection, collected)
-    return _as_told(connection, collected)
 
 
 def discard(connection: sqlite3.Connection, now: float) -> None:

@@ -148,12 +148,6 @@ def ended(standing: Kept, state: KeptState, body: bytes, withheld: str, *, deliv
     return replace(standing, state=state, body=body, withheld=withheld, delivered=delivered)
 
 
-def collectable(kept: Kept, call: str, now: float) -> bool:
-    """Whether this is an outcome that the repeated call may be told."""
-    ended = kept.state is not KeptState.RUNNING
-    return bool(call) and kept.call == call and ended and not kept.delivered and kept.expires_at > now
-
-
 def discardable(kept: Kept, now: float) -> bool:
     """A call that is under way is never forgotten: its outcome would be lost."""
     return kept.expires_at <= now and kept.state is not KeptState.RUNNING

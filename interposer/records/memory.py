@@ -109,14 +109,6 @@ class MemoryRecordStore:
     async def kept(self, question: str) -> Kept | None:
         return self._kept.get(question)
 
-    async def collect(self, call: str, now: float) -> Kept | None:
-        self._check()
-        for kept in self._kept.values():
-            if lives.collectable(kept, call, now):
-                self._kept[kept.question] = collected = replace(kept, delivered=True)
-                return collected
-        return None
-
     async def waiting(self) -> list[Kept]:
         return [kept for kept in self._kept.values() if not kept.delivered]
 

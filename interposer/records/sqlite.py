@@ -112,9 +112,6 @@ class SqliteRecordStore:
     async def kept(self, question: str) -> Kept | None:
         return await self._transact(lambda db, _: keeping.shown(db, question))
 
-    async def collect(self, call: str, now: float) -> Kept | None:
-        return await self._transact(lambda db, _: keeping.collect(db, call, now))
-
     async def waiting(self) -> list[Kept]:
         return await self._transact(lambda db, _: keeping.waiting(db))
 

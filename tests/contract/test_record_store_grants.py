@@ -242,38 +242,25 @@ async def test_consuming_a_yes_keeps_its_call_as_running(store: Store) -> None:
     running = kept_for(asked, invocation="i-q1")
     assert await store.kept("q1") == running
     assert await store.waiting() == [running]
-    assert await store.collect(CALL, NOW + 3) is None
     assert await store.kept("q9") is None
 
 
-async def test_an_outcome_is_collected_by_exactly_one_caller(store: Store) -> None:
-    """Of many who repeat the call, one is told; whoever shows the question may be told again."""
-    asked = await consumed(store)
-    kept = await answered(store, asked)
-    assert await store.waiting() == [kept]
-    told = await together(20, lambda: store.collect(CALL, NOW + 3))
-    delivered = replace(kept, delivered=True)
-    assert [each for each in told if each is not None] == [delivered]
-    assert await store.waiting() == []
-    assert await store.kept("q1") == delivered
-    assert (await kinds(store))[-1] == "answered"
-
-
-async def test_outcomes_of_one_call_are_collected_oldest_first(store: Store) -> None:
-    """Two approved identical calls have two outcomes, each told once; those of other calls are not."""
+async def test_outcomes_that_were_not_delivered_are_listed_oldest_first(store: Store) -> None:
+    """Whoever repeats a call is told of the first one first; what was delivered is not among them."""
     for id, call in (("q1", CALL), ("q2", CALL), ("q3", "d" * 64)):
         await answered(store, await consumed(store, id, call))
-    found = [await store.collect(CALL, NOW + 3) for _ in range(3)]
-    assert [None if each is None else each.question for each in found] == ["q1", "q2", None]
-    assert [each.question for each in await store.waiting()] == ["q3"]
+    await store.keep("q2", KeptState.IN_DOUBT, b"", "", delivered=True)
+    assert [each.question for each in await store.waiting()] == ["q1", "q3"]
+    kept = await store.kept("q2")
+    assert kept is not None
+    assert (kept.state, kept.body, kept.delivered) == (KeptState.ANSWERED, BODY, True)
 
 
-async def test_what_was_delivered_is_not_collected(store: Store) -> None:
+async def test_what_was_delivered_stays_so(store: Store) -> None:
     """The caller has had it, and nothing makes it undelivered again."""
     asked = await consumed(store)
     await answered(store, asked, delivered=True)
     await store.keep("q1", KeptState.ANSWERED, b"", "", delivered=False)
-    assert await store.collect(CALL, NOW + 3) is None
     kept = await store.kept("q1")
     assert kept is not None
     assert (kept.delivered, kept.body) == (True, BODY)
@@ -294,15 +281,13 @@ async def test_nothing_is_kept_of_a_question_that_was_not_consumed(store: Store)
     await opened(store, question(call=CALL))
     await store.keep("q1", KeptState.ANSWERED, BODY, "", delivered=False)
     assert await store.kept("q1") is None
-    assert await store.collect(CALL, NOW) is None
 
 
-async def test_an_outcome_past_its_time_is_not_collected_and_is_discarded(store: Store) -> None:
-    """Nobody is told of it at or after its end, and what is kept of it is deleted."""
+async def test_an_outcome_past_its_time_is_discarded(store: Store) -> None:
+    """At its end, and not before, what is kept of it is deleted."""
     asked = await consumed(store)
     await answered(store, asked)
     end = asked.expires_at + KEPT_S
-    assert await store.collect(CALL, end) is None
     await store.discard(end - 0.1)
     assert await store.kept("q1") is not None
     await store.discard(end)
@@ -317,12 +302,6 @@ async def test_a_call_under_way_is_not_forgotten(store: Store) -> None:
     assert await store.kept("q1") is not None
 
 
-async def test_a_call_that_an_older_broker_asked_about_is_nobody_elses(store: Store) -> None:
-    """Version 1 knew no digest of a call: such outcomes are not told to whoever else has none."""
-    await answered(store, await consumed(store, call=""))
-    assert await store.collect("", NOW + 3) is None
-
-
 async def test_an_outcome_outlives_the_store(tmp_path: Path) -> None:
     """A caller that comes back after a restart is told, once."""
     path = tmp_path / "record.db"
@@ -331,6 +310,5 @@ async def test_an_outcome_outlives_the_store(tmp_path: Path) -> None:
     await first.aclose()
     second = SqliteRecordStore.open(path)
     assert await second.waiting() == [kept]
-    assert await second.collect(CALL, NOW + 3) == replace(kept, delivered=True)
-    assert await second.collect(CALL, NOW + 3) is None
+    assert await second.kept("q1") == kept
     await second.aclose()

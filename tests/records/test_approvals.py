@@ -11,7 +11,7 @@ import pytest
 from interposer.ballot import call_digest
 from interposer.desk import DeskLimits, Proposal
 from interposer.errors import ApprovalPending
-from interposer.grant import KeptState
+from interposer.grant import KeptState, Telling
 from interposer.model import Question
 from interposer.records.memory import MemoryRecordStore
 from interposer.records.reader import RecordReader
@@ -73,7 +73,7 @@ async def test_a_changed_proposal_is_agreed_to_across_a_restart(d: Durable) -> N
     first = await d.desk.obtain(call(), asks(PAIR), hold_s=0.0)
     assert first.amended == b'{"amount":7}'
     d.sound()
-    await d.desk.keep(first, call_digest(call()), KeptState.FAILED, b'{"error":null}', "", delivered=True)
+    await d.desk.keep(first, call_digest(call()), KeptState.FAILED, b'{"error":null}', "", Telling.TOLD)
     await d.restart()
     second = await d.desk.obtain(call({"amount": 7}), asks(PAIR), hold_s=0.0)
     assert second.grant
