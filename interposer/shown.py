@@ -7,7 +7,8 @@ import hashlib
 from .ballot import version_of
 from .grant import Grant, Kept
 from .model import Json, JsonObject, Principal, Question, QuestionState, Vote
-from .terms import ApprovalTerms, GrantCap, GrantSpec, Window
+from .policy.wording import as_json
+from .terms import GrantSpec
 
 _PREVIEW_BYTES = 200
 _SCHEMA_PREVIEW_BYTES = 2_000
@@ -52,7 +53,7 @@ def full(question: Question, now: float, link: str | None = None, kept: Kept | N
         "invocation": question.invocation,
         "skill_digest": question.skill_digest,
         "policy": question.policy,
-        **_terms(question.terms),
+        "approval": as_json(question.terms),
         "kept": None if kept is None else _kept(kept),
         "rules": [
             {"id": rule.id, "effect": rule.effect.value, "file": rule.file, "line": rule.line, "message": rule.message}
@@ -85,37 +86,6 @@ def grant(grant: Grant, now: float) -> JsonObject:
 
 def person(principal: Principal) -> JsonObject:
     return {"issuer": principal.issuer, "subject": principal.subject, "groups": list(principal.groups)}
-
-
-def _terms(terms: ApprovalTerms) -> JsonObject:
-    return {
-        "approvers": {"groups": sorted(terms.groups), "subjects": sorted(terms.subjects)},
-        "minima": [{"group": group, "least": least} for group, least in terms.minima],
-        "windows": [[_window(window) for window in some] for some in terms.windows],
-        "cap": _cap(terms.cap),
-        "execute": terms.execute,
-        "caller": terms.caller,
-        "reading_s": terms.reading_s,
-    }
-
-
-def _window(window: Window) -> JsonObject:
-    return {
-        "days": sorted(window.days),
-        "opens": _of_the_day(window.opens_min),
-        "closes": _of_the_day(window.closes_min or 24 * 60),
-        "zone": window.zone,
-    }
-
-
-def _of_the_day(minutes: int) -> str:
-    return f"{minutes // 60:02d}:{minutes % 60:02d}"
-
-
-def _cap(cap: GrantCap | None) -> Json:
-    if cap is None:
-        return None
-    return {"for_s": cap.for_s, "uses": cap.uses, "session": cap.session, "matching": cap.matching}
 
 
 def _spec(spec: GrantSpec | None) -> Json:

@@ -232,10 +232,12 @@ async def test_show_says_everything_that_is_agreed_to() -> None:
         id = await o.question(terms=terms)
         question = (await o.result("approvals/show", {"id": id}))["question"]
         assert question["version"] == question["digest"] == version_of(await o.desk.get(id))
-    assert question["minima"] == [{"group": "legal", "least": 1}]
-    assert question["windows"] == [[{"days": [0, 4], "opens": "08:00", "closes": "17:30", "zone": "Europe/Berlin"}]]
-    assert question["cap"] == {"for_s": 3600.0, "uses": 10, "session": True, "matching": True}
-    assert (question["reading_s"], question["destructive"], question["kept"]) == (1.5, True, None)
+    terms_shown = question["approval"]
+    assert terms_shown["at_least"] == {"legal": 1}
+    window = {"days": ["mon", "fri"], "from": "08:00", "to": "17:30", "zone": "Europe/Berlin"}
+    assert terms_shown["hours"] == [[window]]
+    assert terms_shown["grant"] == {"for_s": 3600.0, "uses": 10, "session": True, "matching": True}
+    assert (terms_shown["read_for_s"], question["destructive"], question["kept"]) == (1.5, True, None)
     assert question["link"] == f"http://127.0.0.1:1/q/{id}"
 
 

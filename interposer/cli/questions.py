@@ -7,7 +7,7 @@ from typing import Any
 from .display import duration, moment, printable, printable_json
 
 _PREVIEW_CHARS = 100
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_WEEK = 7
 
 Question = dict[str, Any]
 Grant = dict[str, Any]
@@ -95,18 +95,18 @@ def _rule(rule: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _terms(question: Question) -> list[tuple[str, str]]:
-    approvers, cap = question["approvers"], question["cap"]
-    wanted = [*(f"group {name}" for name in approvers["groups"]), *approvers["subjects"]]
-    wanted += [f"group {least['group']}" for least in question["minima"]]
-    minima = [f"{least['least']} of group {least['group']}" for least in question["minima"]]
+    terms = question["approval"]
+    cap, least = terms["grant"], terms["at_least"]
+    wanted = [*(f"group {name}" for name in (*terms["groups"], *least)), *terms["subjects"]]
+    minima = [f"at least {count} of group {group}" for group, count in least.items()]
     return [
         ("approvers", ", ".join(dict.fromkeys(wanted)) or "any operator"),
-        ("quorum", ", ".join((str(question["quorum"]), *(f"at least {least}" for least in minima)))),
-        *(("hours", " or ".join(_window(window) for window in some)) for some in question["windows"]),
+        ("quorum", ", ".join((str(terms["quorum"]), *minima))),
+        *(("hours", " or ".join(_window(window) for window in some)) for some in terms["hours"]),
         ("at most", terms_of(cap) if cap else ""),
-        ("reading", f"{question['reading_s']:g}s at least" if question["reading_s"] else ""),
-        ("carry out", "when approved, also if the caller has left" if question["execute"] else ""),
-        ("caller", "its own user may answer through the client" if question["caller"] else ""),
+        ("reading", f"{terms['read_for_s']:g}s at least" if terms["read_for_s"] else ""),
+        ("carry out", "when approved, also if the caller has left" if terms["execute_on_approve"] else ""),
+        ("caller", "its own user may answer through the client" if terms["confirm"] else ""),
     ]
 
 
@@ -201,5 +201,5 @@ def _kept(kept: dict[str, Any]) -> str:
 
 
 def _window(window: dict[str, Any]) -> str:
-    days = " ".join(_DAYS[day] for day in window["days"])
-    return f"{days} {window['opens']}-{window['closes']} {window['zone']}"
+    days = "every day" if len(window["days"]) == _WEEK else " ".join(window["days"])
+    return f"{days} {window['from']}-{window['to']} {window['zone']}"

@@ -86,7 +86,7 @@ async def test_show_says_under_which_terms(tmp_path: Path) -> None:
     for fact in (
         "approvers  group legal",
         "quorum     2, at least 1 of group legal",
-        "hours      Mon Tue 09:00-17:00 Europe/Berlin",
+        "hours      mon tue 09:00-17:00 Europe/Berlin",
         "at most    10 calls within 2h 00m, of this session, with arguments that match a schema",
         "reading    1.5s at least",
         "carry out  when approved, also if the caller has left",
