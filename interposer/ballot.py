@@ -167,7 +167,8 @@ def judge(question: Question, vote: Vote, *, overdue: bool, same_uid: bool = Fal
     if vote.version and vote.version != version_of(question):
         raise VoteRefused("other_digest", f"{question.id} is not about the call with this digest; look again")
     _stranger(question, vote.principal, same_uid=same_uid)
-    if not is_open(question.terms.windows, vote.at):
+    # Who says no is heard at any hour.
+    if vote.yes and not is_open(question.terms.windows, vote.at):
         raise VoteRefused("outside_hours", f"{question.id} can be answered only in the hours that policy gives")
     if not _named_by(vote.principal, question):
         raise VoteRefused("not_approver", f"{named(vote.principal)} is not among the approvers of {question.id}")
@@ -275,6 +276,13 @@ def row(question: Question, kind: Kind, *, at: float, code: str = "") -> Record:
         code=code,
         question=question.id,
     )
+
+
+def ends_at(question: Question) -> float:
+    """When its time is over, by the wall clock: an unused yes to a standing grant lasts no longer than the grant."""
+    if question.state is not QuestionState.GRANTED or question.spec is None or not question.votes:
+        return question.expires_at
+    return min(question.expires_at, question.votes[-1].at + question.spec.for_s)
 
 
 def rows(revised: Question, voted: Record) -> Sequence[Record]:

@@ -69,6 +69,8 @@ class ApprovalsConfig:
     refuse_same_uid: bool = False
     """Whoever has the kernel uid of the requester cannot answer. Not for L1, where everybody has the same."""
     pending_per_session: Annotated[int, Checked(between(1, 100_000))] = 20
+    pending_per_caller: Annotated[int, Checked(between(1, 1_000_000))] = 100
+    """Of one caller, in all its sessions."""
     pending: Annotated[int, Checked(between(1, 1_000_000))] = 10_000
     rate: Rate = "60/min"
     """New questions of one caller; identical calls share one."""

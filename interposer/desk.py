@@ -42,6 +42,7 @@ _RETRY_S = (2.0, 10.0)
 _DENIED_PUBLIC = "A human refused this call."
 _EXPIRED_PUBLIC = "Nobody approved this call in time."
 _TAKEN_BACK_PUBLIC = "The question was taken back before this call was made."
+_SESSION_PUBLIC = "This call was approved, but for another session only."
 _HOURS_PUBLIC = "This call was approved, but policy lets it be made only in certain hours."
 
 
@@ -199,8 +200,13 @@ class Desk(Poll):
         if not self._register.standing or self._docket.granted(bound):
             return None
         approval = await self._register.use(invocation, decision)
-        if approval is not None:
-            self._stir()
+        if approval is None:
+            return None
+        asked = self._docket.current.get(bound)
+        if asked is not None:
+            # The call that it was about is made by now: a yes to it would be one to a second call.
+            await self._close(asked, Kind.QUESTION_WITHDRAWN, code="covered")
+        self._stir()
         return approval
 
     async def _ask(
@@ -228,13 +234,13 @@ class Desk(Poll):
                     return known
 
     async def _open(self, fresh: Question) -> Question:
-        self._docket.reserve(fresh.session, fresh.requester)
+        self._docket.reserve(fresh)
         try:
             with anyio.CancelScope(shield=True):
                 record = row(fresh, Kind.QUESTION_OPENED, at=fresh.asked_at)
                 question = await self._store.open_question(fresh, record)
         finally:
-            self._docket.release(fresh.session)
+            self._docket.release(fresh)
         self._docket.enter(question)
         if question.id == fresh.id:
             self._tell(question)
@@ -296,6 +302,9 @@ class Desk(Poll):
         if not self.in_hours(question):
             known.ticketed = True
             raise Denied("approved, and outside of its hours now", name="outside_hours", message=_HOURS_PUBLIC)
+        if question.spec is not None and question.spec.session and question.session != invocation.session:
+            known.ticketed = True
+            raise Denied("approved for another session", name="other_session", message=_SESSION_PUBLIC)
         record = replace(
             row(question, Kind.CONSUMED, at=self._clock.now()), session=invocation.session, invocation=invocation.id
         )
@@ -317,6 +326,9 @@ class Desk(Poll):
         id = self._docket.current.get(bound, "")
         standing = self._docket.standing.get(id)
         if standing is None or standing.ticketed:
+            return
+        if standing.executes:
+            standing.ticketed = True
             return
         try:
             await self._close(id, Kind.QUESTION_WITHDRAWN, code="client_gone")

@@ -10,12 +10,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .ballot import ends_at
 from .errors import Denied
 from .model import Principal, Question, QuestionState
 from .ports import Clock
 
 _TOO_MANY_PUBLIC = "Too many calls are waiting for approval already."
 _TOO_FAST_PUBLIC = "Too many calls were put to a human in a short time. Wait before asking for more."
+_TOO_LARGE_PUBLIC = "The arguments are too large to be put to a human."
 _KNOWN_ASKERS = 10_000
 
 
@@ -25,6 +27,10 @@ class DeskLimits:
 
     pending_per_session: int = 20
     pending: int = 10_000
+    pending_per_caller: int = 100
+    """Of one principal, in all its sessions."""
+    arguments_bytes: int = 256 * 1024
+    """Longer arguments are put to no human: nobody reads them, and every look at the list carries them."""
     heartbeat_s: float = 1.0
     refuse_same_uid: bool = False
     """Whoever has the requester's uid is the requester, whatever the name: for agents that have a uid of their own."""
@@ -43,6 +49,9 @@ class Standing:
     session: str
     deadline: float
     open: bool
+    asker: tuple[str, str] = ("", "")
+    executes: bool = False
+    """Its call is made when it is approved, whoever waits."""
     ticketed: bool = False
 
 
@@ -55,6 +64,7 @@ class Docket:
         self.standing: dict[str, Standing] = {}
         self.current: dict[str, str] = {}
         self._pending: Counter[str] = Counter()
+        self._pending_by: Counter[tuple[str, str]] = Counter()
         self._refused: dict[str, tuple[str, float]] = {}
         self._asked: dict[tuple[str, str], deque[float]] = {}
 
@@ -63,7 +73,7 @@ class Docket:
         known = self.standing.get(question.id)
         if known is not None:
             return known.deadline
-        left = min(question.expires_at - self._clock.now(), question.terms.expires_s)
+        left = min(ends_at(question) - self._clock.now(), question.terms.expires_s)
         return self._clock.monotonic() + max(0.0, left)
 
     def overdue(self, question: Question) -> bool:
@@ -74,10 +84,15 @@ class Docket:
         known = self.standing.get(question.id)
         if known is None:
             is_open = question.state is QuestionState.OPEN
-            known = Standing(question.digest, question.session, self.deadline(question), is_open)
+            asker = (question.requester.issuer, question.requester.subject)
+            known = Standing(
+                question.digest, question.session, self.deadline(question), is_open, asker, question.terms.execute
+            )
             self.standing[question.id] = known
             self.current[question.digest] = question.id
-            self._pending[question.session] += is_open
+            if is_open:
+                self._pending[question.session] += 1
+                self._pending_by[asker] += 1
         return known
 
     def granted(self, bound: str) -> bool:
@@ -85,27 +100,37 @@ class Docket:
         known = self.standing.get(self.current.get(bound, ""))
         return known is not None and not known.open
 
-    def answered(self, id: str) -> None:
-        """It waits for no human any more, and makes room for another."""
-        known = self.standing.get(id)
-        if known is not None and known.open:
-            known.open = False
-            self.release(known.session)
+    def answered(self, question: Question) -> None:
+        """It waits for no human any more, and makes room for another. A yes to a standing grant ends with the grant."""
+        known = self.standing.get(question.id)
+        if known is not None:
+            self._closed(known)
+            left = ends_at(question) - self._clock.now()
+            if question.spec is not None:
+                known.deadline = min(known.deadline, self._clock.monotonic() + max(0.0, left))
 
     def drop(self, id: str) -> None:
         """It stands no longer."""
-        self.answered(id)
         gone = self.standing.pop(id, None)
-        if gone is not None and self.current.get(gone.digest) == id:
+        if gone is None:
+            return
+        self._closed(gone)
+        if self.current.get(gone.digest) == id:
             del self.current[gone.digest]
 
-    def reserve(self, session: str, asker: Principal) -> None:
-        """Room for one more open question. Raises `Denied` named `too_many_pending` or `too_many_questions`."""
-        full = self._pending[session] >= self._limits.pending_per_session
-        if full or self._pending.total() >= self._limits.pending:
+    def reserve(self, fresh: Question) -> None:
+        """Room for one more open question. Raises `Denied` named `too_large`, `too_many_pending` or
+        `too_many_questions`."""
+        limits, asker = self._limits, (fresh.requester.issuer, fresh.requester.subject)
+        if len(fresh.canonical) > limits.arguments_bytes:
+            raise Denied("too large for a human", message=_TOO_LARGE_PUBLIC, name="too_large")
+        full = self._pending[fresh.session] >= limits.pending_per_session
+        full = full or self._pending_by[asker] >= limits.pending_per_caller
+        if full or self._pending.total() >= limits.pending:
             raise Denied("too many questions are open", message=_TOO_MANY_PUBLIC, name="too_many_pending")
-        self._note_asker(asker)
-        self._pending[session] += 1
+        self._note_asker(fresh.requester)
+        self._pending[fresh.session] += 1
+        self._pending_by[asker] += 1
 
     def _note_asker(self, asker: Principal) -> None:
         now, who = self._clock.monotonic(), (asker.issuer, asker.subject)
@@ -119,10 +144,22 @@ class Docket:
             raise Denied(reason, message=_TOO_FAST_PUBLIC, name="too_many_questions")
         times.append(now)
 
-    def release(self, session: str) -> None:
+    def release(self, fresh: Question) -> None:
+        """What was reserved for it is free, or has been taken by `enter`."""
+        self._less(fresh.session, (fresh.requester.issuer, fresh.requester.subject))
+
+    def _closed(self, known: Standing) -> None:
+        if known.open:
+            known.open = False
+            self._less(known.session, known.asker)
+
+    def _less(self, session: str, asker: tuple[str, str]) -> None:
         self._pending[session] -= 1
         if self._pending[session] <= 0:
             del self._pending[session]
+        self._pending_by[asker] -= 1
+        if self._pending_by[asker] <= 0:
+            del self._pending_by[asker]
 
     def refuse(self, question: Question, deadline: float) -> None:
         """A human said no, and that holds until `deadline`."""

@@ -224,6 +224,7 @@ def desk_limits(chosen: Settings) -> DeskLimits:
     return DeskLimits(
         found.pending_per_session,
         found.pending,
+        pending_per_caller=found.pending_per_caller,
         refuse_same_uid=found.refuse_same_uid,
         rate=count,
         rate_s=per_s,

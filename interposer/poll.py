@@ -29,7 +29,7 @@ from .ballot import (
 )
 from .canonical import parse
 from .errors import Denied, InterposerError
-from .grant import Grant, GrantState, KeptState
+from .grant import Grant, KeptState
 from .model import Kind, Principal, Question, QuestionState, Record, Vote
 from .ports import Revision
 from .questions import Questions, UnknownQuestion
@@ -101,7 +101,7 @@ class Poll(Questions):
         question = await self.get(id)
         if question.requester.identity() != requester.identity():
             raise UnknownQuestion(f"no question {id!r} of this caller's")
-        person = Principal(ELICITED, requester.subject, client_id=requester.issuer)
+        person = Principal(ELICITED, requester.subject, client_id=requester.issuer, machine=requester.machine)
         reason = reason or ("" if yes else "declined by the caller's own user")
         return await self.vote(id, person, yes, reason, version=version)
 
@@ -127,23 +127,31 @@ class Poll(Questions):
         return revised
 
     async def revoke(self, id: str, by: Principal, reason: str) -> None:
-        """Take a yes back: a grant by its id; by a question's, its unused yes and every grant that came of it. What is
-        under way under it is cut. Raises `UnknownQuestion`, `VoteRefused`, `RecordFault`."""
+        """Take back all that was agreed to with a question, by its id or that of the grant which came of it: its unused
+        yes, the grant, and what is under way under either. Raises `UnknownQuestion`, `VoteRefused` (recorded, except
+        for a missing reason), `RecordFault`."""
         if not reason.strip():
             raise VoteRefused("reason_required", "taking a yes back needs a reason")
         await self._load()
-        grant = next((each for each in await self._store.grants(active=False) if each.id == id), None)
-        question = await self.get(grant.question if grant else id)
-        if not (by.issuer == OPERATOR or may_answer(by, question.terms)) or by.machine:
-            raise VoteRefused("not_approver", f"{by.issuer}:{by.subject} is not among the approvers of {id}")
-        payload = self._masked({"reason": reason.strip()})
-        if grant is not None:
-            ended = grant.state is GrantState.ACTIVE and await self._register.end(grant, by, payload)
-        else:
-            ended = await self._revoke_question(question, by, payload)
-        if not ended:
-            raise VoteRefused("ended", f"nothing of {id} is left to take back; an open question is denied instead")
+        question = await self.get(await self._question_of(id))
+        try:
+            if not (by.issuer == OPERATOR or may_answer(by, question.terms)) or by.machine:
+                raise VoteRefused("not_approver", f"{by.issuer}:{by.subject} is not among the approvers of {id}")
+            if not await self._revoked(question, by, self._masked({"reason": reason.strip()})):
+                raise VoteRefused("ended", f"nothing of {id} is left to take back; an open question is denied instead")
+        except VoteRefused as refusal:
+            alarm = row(question, Kind.ALARM, at=self._clock.now(), code=f"revoke_{refusal.name}")
+            await self._store.append(replace(alarm, principal=by))
+            raise
         self._stir()
+
+    async def _question_of(self, id: str) -> str:
+        """A question's id, or that of the question that a grant came of."""
+        for active in (True, False):
+            for grant in await self._store.grants(active=active):
+                if grant.id == id:
+                    return grant.question
+        return id
 
     async def withdraw(self, id: str, requester: Principal, *, code: str = "requester") -> bool:
         """The requester takes its question back; False when it had ended. Raises `UnknownQuestion` for others. `code`:
@@ -205,7 +213,7 @@ class Poll(Questions):
 
     def _settle(self, question: Question, deadline: float, given: list[Grant]) -> None:
         if question.state is QuestionState.GRANTED:
-            self._docket.answered(question.id)
+            self._docket.answered(question)
         elif question.state is QuestionState.DENIED:
             self._docket.drop(question.id)
             self._docket.refuse(question, deadline)
@@ -233,7 +241,10 @@ class Poll(Questions):
         given = grants.row(grant, Kind.GRANT_GIVEN, at=grant.given_at, by=by, code=grant.question)
         return replace(given, payload=payload, size=len(payload))
 
-    async def _revoke_question(self, question: Question, by: Principal, payload: bytes | None) -> bool:
+    async def _revoked(self, question: Question, by: Principal, payload: bytes | None) -> bool:
+        """Take back all that was agreed to with a question; False where nothing was left of it."""
+        if question.state is QuestionState.OPEN:
+            return False
         with anyio.CancelScope(shield=True):
             cut = self._register.cut(question.id)
             ended = [await self._register.end(grant, by, payload) for grant in self._register.of(question.id)]

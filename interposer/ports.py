@@ -140,6 +140,9 @@ class RecordStore(Protocol):
         """The open questions, oldest first; or all of them, newest first, at most `limit`. With `skill`, only those
         about that skill."""
 
+    async def standing(self, now: float) -> list[Question]:
+        """Every question that is open or granted, and those denied whose time is not over; oldest first."""
+
     async def revise(self, id: str, revise: Callable[[Question], Revision]) -> Question:
         """In one transaction: read the question, put the one that `revise` returns in its place, store the grant that
         comes of it, chain its records. `revise` runs on the writer's thread, is pure, and may raise: then nothing is

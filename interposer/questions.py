@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _ANNOUNCE_S = 10.0
 _SWEEP_S = 1.0
+_IDLE_S = 60.0
 _UNHEARD = 1_000
 LIVE = (QuestionState.OPEN, QuestionState.GRANTED)
 
@@ -150,7 +151,7 @@ class Questions:
             # Votes and grants look at the deadline themselves; the row is written when the store can again.
             with contextlib.suppress(RecordFault):
                 await self.sweep()
-            with anyio.move_on_after(_SWEEP_S if self._docket.standing or self._register.standing else None):
+            with anyio.move_on_after(_SWEEP_S if self._docket.standing or self._register.standing else _IDLE_S):
                 await changed.wait()
 
     async def _load(self) -> None:
@@ -160,8 +161,7 @@ class Questions:
         async with self._loading:
             if self._loaded.is_set():
                 return
-            newest_first = await self._store.questions(unanswered=False)
-            for question in (*newest_first[::-1], *await self._store.questions(unanswered=True)):
+            for question in await self._store.standing(self._clock.now()):
                 if question.state is QuestionState.DENIED:
                     self._docket.refuse(question, self._docket.deadline(question))
                 elif question.state in LIVE:

@@ -73,12 +73,8 @@ async def recover(store: RecoverableStore, clock: Clock) -> Summary:
 
 async def _expire(store: RecordStore, clock: Clock) -> int:
     now = clock.now()
-    known = {
-        question.id: question
-        for unanswered in (True, False)
-        for question in await store.questions(unanswered=unanswered)
-    }
-    over = [question for question in known.values() if question.state in _LIVE and question.expires_at <= now]
+    standing = await store.standing(now)
+    over = [question for question in standing if question.state in _LIVE and ballot.ends_at(question) <= now]
     return sum(
         [
             await store.close_question(question.id, ballot.row(question, Kind.EXPIRED, at=now, code="expired"))

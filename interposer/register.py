@@ -51,14 +51,16 @@ class Register:
     async def use(self, invocation: Invocation, decision: Decision) -> Approval | None:
         """One use of a grant that is a yes to this call; of several, the one that ends first. None where there is none.
         Raises `RecordFault`."""
-        for grant in self._fitting(invocation, decision) if self._active else ():
+        for deadline, grant in self._fitting(invocation, decision) if self._active else ():
             record = replace(
                 grants.row(grant, Kind.GRANT_USED, at=self._clock.now(), code=grant.question),
                 session=invocation.session,
                 invocation=invocation.id,
             )
             with anyio.CancelScope(shield=True):
-                used = await self._store.use_grant(grant.id, self._told(grant), record)
+                # The store compares with `expires_at`; told the time this way, it judges by the deadline of this run.
+                now = grant.expires_at - (deadline - self._clock.monotonic())
+                used = await self._store.use_grant(grant.id, now, record)
                 if not used:
                     self._drop(grant)
                     continue
@@ -124,7 +126,7 @@ class Register:
             scope.cancel()
         return len(scopes)
 
-    def _fitting(self, invocation: Invocation, decision: Decision) -> list[Grant]:
+    def _fitting(self, invocation: Invocation, decision: Decision) -> list[tuple[float, Grant]]:
         known = self._active.get(_key(invocation.principal, invocation.skill.id))
         if not known:
             return []
@@ -134,12 +136,7 @@ class Register:
             for grant, deadline in known.values()
             if deadline > self._clock.monotonic() and grants.carries(grant, invocation, decision, now=now)
         ]
-        return [grant for _, grant in sorted(found, key=lambda pair: (pair[0], pair[1].id))]
-
-    def _told(self, grant: Grant) -> float:
-        """The time as the store is told it: it compares with `expires_at`, and the deadline of this run is meant."""
-        _, deadline = self._active[_key(grant.requester, grant.skill)][grant.id]
-        return grant.expires_at - (deadline - self._clock.monotonic())
+        return sorted(found, key=lambda pair: (pair[0], pair[1].id))
 
     def _count(self, grant: Grant) -> None:
         some = self._active.get(_key(grant.requester, grant.skill), {})

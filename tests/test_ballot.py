@@ -148,12 +148,14 @@ def test_a_workload_never_answers() -> None:
     assert refused(found, yes(someone("ci", "leads", machine=True))) == "machine"
 
 
-def test_outside_of_its_hours_no_vote_counts() -> None:
-    """A window that is closed at the time of the vote refuses it; one that is open does not."""
+def test_outside_of_its_hours_no_yes_counts() -> None:
+    """A window that is closed at the time of a yes refuses it; a no is heard at any hour."""
     at_noon = (Window(frozenset(range(7)), 0, 0, "UTC"),)
     never = (Window(frozenset(), 0, 1, "UTC"),)
     judge(question(ApprovalTerms(windows=(at_noon,))), yes(someone("a")), overdue=False)
-    assert refused(question(ApprovalTerms(windows=(at_noon, never))), yes(someone("a"))) == "outside_hours"
+    closed = question(ApprovalTerms(windows=(at_noon, never)))
+    assert refused(closed, yes(someone("a"))) == "outside_hours"
+    judge(closed, Vote(someone("a"), False, "not tonight", NOON), overdue=False)
 
 
 def test_members_of_a_group_with_a_minimum_may_answer() -> None:

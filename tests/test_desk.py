@@ -707,3 +707,31 @@ async def test_vote_is_recorded_in_the_voter_s_name() -> None:
     rows: dict[Kind, Record] = {record.kind: record for record in h.store.records}
     assert rows[Kind.VOTED].principal == rows[Kind.GRANTED].principal == ANNA
     assert (rows[Kind.CONSUMED].session, rows[Kind.CONSUMED].invocation) == ("s7", used.id)
+
+
+async def test_a_call_that_is_made_on_approval_outlives_its_caller() -> None:
+    """Whoever leaves while it waits leaves a question behind that can still be answered."""
+    h = house()
+    executes = replace(TERMS, execute=True)
+    with anyio.move_on_after(0.05):
+        await h.desk.obtain(call(), asks(executes), hold_s=PATIENT_S)
+    (question,) = await h.desk.pending()
+    await h.desk.vote(question.id, ANNA, True)
+    assert await h.desk.granted() == [question.id]
+
+
+async def test_a_restart_forgets_no_yes_and_no_refusal_however_many_questions_there_were() -> None:
+    """An unused yes and a no hold, though thousands were asked since."""
+    h = house(limits=DeskLimits(rate=10_000))
+    yes = await h.ticket(call({"amount": 1}), asks())
+    await h.desk.vote(yes, ANNA, True)
+    no = await h.ticket(call({"amount": 2}), asks())
+    await h.desk.vote(no, ANNA, False, "no")
+    ended = replace(await h.desk.get(no), state=QuestionState.CONSUMED)
+    for number in range(1_001):
+        later = replace(ended, id=f"q_later{number}", digest=f"d{number}", asked_at=ended.asked_at + 1)
+        h.store._questions[later.id] = later
+    again = h.restarted()
+    with pytest.raises(ApprovalRefused):
+        await again.desk.obtain(call({"amount": 2}), asks(), hold_s=0.0)
+    assert (await again.desk.obtain(call({"amount": 1}), asks(), hold_s=0.0)).question == yes

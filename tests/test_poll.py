@@ -324,6 +324,113 @@ async def test_the_requester_takes_its_question_back() -> None:
     assert not await h.desk.withdraw(question.id, AGENT)
 
 
+async def test_the_last_use_of_a_grant_can_be_cut_too() -> None:
+    """A grant that is spent while its last call runs is still taken back, by its own id, and on record."""
+    h = house()
+    id = await h.ticket(call(), asks(TERMS))
+    await h.desk.vote(id, ANNA, True, proposal=Proposal(spec=GrantSpec(300.0, uses=2)))
+    await obtained(h, call())
+    last = await obtained(h, call())
+    with h.desk.revocable(last) as scope:
+        await h.desk.revoke(last.grant, BELA, "leaked")
+        assert scope.cancel_called
+    assert [record.code for record in h.store.records if record.kind is Kind.ALARM] == ["revoked_under_way"]
+
+
+async def test_a_grant_is_revoked_however_many_were_given_since() -> None:
+    """What is listed can be taken back."""
+    h = house(limits=DeskLimits(rate=10_000))
+    id = await h.ticket(call(), asks(TERMS))
+    await h.desk.vote(id, ANNA, True, proposal=THREE)
+    (first,) = await h.desk.grants()
+    for number in range(1_001):
+        later = replace(first, id=f"g_later{number}", given_at=first.given_at + 1 + number)
+        h.store._grants[later.id] = later
+    await h.desk.revoke(first.id, BELA, "done")
+    assert first.id not in {grant.id for grant in await h.desk.grants()}
+
+
+async def test_a_revocation_that_is_refused_leaves_a_later_yes_alone() -> None:
+    """An open question is denied, not revoked; the attempt is on record, and no veto."""
+    h = house()
+    id = await h.ticket(call(), asks(TERMS))
+    with pytest.raises(VoteRefused) as refused:
+        await h.desk.revoke(id, BELA, "because")
+    assert refused.value.name == "ended"
+    assert h.store.records[-1].code == "revoke_ended"
+    await h.desk.vote(id, ANNA, True)
+    with h.desk.revocable(await obtained(h, call())) as scope:
+        assert not scope.cancel_called
+
+
+async def test_taking_back_a_grant_takes_back_all_that_was_agreed_to_with_it() -> None:
+    """The yes to the call in question goes with the grant."""
+    h = house()
+    id = await h.ticket(call(), asks(TERMS))
+    await h.desk.vote(id, ANNA, True, proposal=THREE)
+    (grant,) = await h.desk.grants()
+    await h.desk.revoke(grant.id, BELA, "leaked")
+    assert await pending(h, call()) != id
+
+
+async def test_an_unused_yes_lasts_no_longer_than_what_was_agreed_to() -> None:
+    """Agreed for ten seconds, the call in question too has ten seconds; after a restart as well."""
+    h = house()
+    id = await h.ticket(call(), asks(TERMS))
+    await h.desk.vote(id, ANNA, True, proposal=Proposal(spec=GrantSpec(10.0, uses=2)))
+    h.clock.pass_s(9.0)
+    again = h.restarted()
+    assert (await again.desk.get(id)).state is QuestionState.GRANTED
+    again.clock.pass_s(1.0)
+    assert await pending(again, call()) != id
+
+
+async def test_a_yes_for_one_session_is_used_by_no_other() -> None:
+    """The identical call from another conversation is refused; the one that asked goes ahead."""
+    h = house()
+    id = await h.ticket(call(), asks(TERMS))
+    spec = GrantSpec(300.0, uses=2, session=True)
+    await h.desk.vote(id, ANNA, True, proposal=Proposal(spec=spec))
+    with pytest.raises(Denied) as refused:
+        await obtained(h, call(session="s2"))
+    assert refused.value.name == "other_session"
+    assert (await obtained(h, call())).question == id
+
+
+async def test_a_call_that_a_grant_carried_is_not_made_again_by_a_later_yes() -> None:
+    """Its open question ends when a standing grant carries the call that it is about."""
+    h = house()
+    executes = replace(TERMS, execute=True)
+    first = await pending(h, at_once(amount=40), executes)
+    second = await pending(h, at_once(amount=90), executes)
+    spec = GrantSpec(300.0, uses=3, schema=SMALL)
+    await h.desk.vote(second, ANNA, True, proposal=Proposal(spec=spec))
+    assert (await obtained(h, at_once(amount=40), executes)).grant
+    assert (await h.desk.get(first)).state is QuestionState.WITHDRAWN
+    with pytest.raises(VoteRefused):
+        await h.desk.vote(first, ANNA, True)
+
+
+async def test_calls_that_race_for_two_grants_are_each_carried_or_asked_about() -> None:
+    """A grant that another call has just used up is passed over, and the next one is taken."""
+    h = house(limits=DeskLimits(rate=10_000))
+    ids = [await pending(h, at_once(amount=amount)) for amount in (1, 2)]
+    for id, for_s in zip(ids, (200.0, 300.0), strict=True):
+        spec = GrantSpec(for_s, uses=3, schema=SMALL)
+        await h.desk.vote(id, ANNA, True, proposal=Proposal(spec=spec))
+    carried: list[Approval] = []
+
+    async def attempt(amount: int) -> None:
+        with contextlib.suppress(ApprovalPending):
+            carried.append(await obtained(h, at_once(amount=amount)))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for amount in range(10, 30):
+                tasks.start_soon(attempt, amount)
+    assert len(carried) == 4
+
+
 # -- the caller's own user
 
 
@@ -340,7 +447,40 @@ async def test_the_callers_user_confirms_where_policy_lets_them() -> None:
         await h.desk.confirm(id, replace(AGENT, subject="other"), True)
 
 
+async def test_a_workload_cannot_confirm_its_own_call() -> None:
+    """Where policy trusts the caller's own user, there has to be one."""
+    h = house()
+    robot, trusting = replace(AGENT, machine=True), replace(TERMS, caller=True)
+    id = await pending(h, replace(call(), principal=robot), trusting)
+    with pytest.raises(VoteRefused) as refused:
+        await h.desk.confirm(id, robot, True)
+    assert refused.value.name == "machine"
+
+
 # -- bounds
+
+
+async def test_arguments_that_nobody_can_read_are_put_to_nobody() -> None:
+    """A call of megabytes is refused before it is asked about."""
+    h = house()
+    large = replace(call(), canonical=b'"' + b"x" * 300_000 + b'"')
+    with pytest.raises(Denied) as refused:
+        await obtained(h, large)
+    assert refused.value.name == "too_large"
+    assert await h.desk.pending() == []
+
+
+async def test_one_caller_cannot_fill_the_desk_through_many_sessions() -> None:
+    """What waits for people is bounded for each principal, whatever it opens."""
+    h = house(limits=DeskLimits(rate=10_000, pending_per_caller=30))
+    for number in range(30):
+        await h.ticket(replace(at_once(amount=number), session=f"s{number}"), asks(TERMS))
+    with pytest.raises(Denied) as refused:
+        await obtained(h, replace(at_once(amount=99), session="s99"))
+    assert refused.value.name == "too_many_pending"
+    other = replace(at_once(amount=99), principal=replace(AGENT, subject="other"))
+    id = await h.ticket(other, asks(TERMS))
+    await h.desk.vote(id, ANNA, False, "no")
 
 
 async def test_one_caller_cannot_flood_its_approvers() -> None:

@@ -63,6 +63,10 @@ class MemoryRecordStore:
             return [question for question in found if question.state is QuestionState.OPEN]
         return found[::-1][:limit]
 
+    async def standing(self, now: float) -> list[Question]:
+        found = sorted(self._questions.values(), key=lambda question: question.asked_at)
+        return [q for q in found if q.state in LIVE or (q.state is QuestionState.DENIED and q.expires_at > now)]
+
     async def revise(self, id: str, revise: Callable[[Question], Revision]) -> Question:
         self._check()
         standing = self._questions[id]

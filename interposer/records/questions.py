@@ -43,6 +43,12 @@ def listed(connection: sqlite3.Connection, *, unanswered: bool, skill: str, limi
     return [question_of(row) for row in rows]
 
 
+def standing(connection: sqlite3.Connection, now: float) -> list[Question]:
+    """The live ones, and those denied whose time is not over, oldest first."""
+    where = "state IN ('open', 'granted') OR (state = 'denied' AND expires_at > ?)"
+    return [question_of(row) for row in connection.execute(f"{_SELECT} WHERE {where} ORDER BY asked_at, rowid", (now,))]
+
+
 def open_question(connection: sqlite3.Connection, chain: Chain, question: Question, record: Record) -> Question:
     """The live question of the same digest, or this one, stored. One past its expiry is ended here and not joined."""
     row = connection.execute(

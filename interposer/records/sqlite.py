@@ -97,6 +97,9 @@ class SqliteRecordStore:
     async def questions(self, *, unanswered: bool = True, skill: str = "", limit: int = 1_000) -> list[Question]:
         return await self._transact(lambda db, _: asking.listed(db, unanswered=unanswered, skill=skill, limit=limit))
 
+    async def standing(self, now: float) -> list[Question]:
+        return await self._transact(lambda db, _: asking.standing(db, now))
+
     async def revise(self, id: str, revise: Callable[[Question], Revision]) -> Question:
         return await self._transact(lambda db, chain: asking.revise(db, chain, id, revise))
 

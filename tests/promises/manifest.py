@@ -290,7 +290,7 @@ PROMISES = (
             "test_ballot.py::test_minima_are_filled_exactly_where_some_seating_fills_them",
             "test_ballot.py::test_the_requester_never_answers_whatever_they_are_called",
             "test_ballot.py::test_a_workload_never_answers",
-            "test_ballot.py::test_outside_of_its_hours_no_vote_counts",
+            "test_ballot.py::test_outside_of_its_hours_no_yes_counts",
             "test_ballot.py::test_one_no_ends_it_whatever_came_before",
             "test_ballot.py::test_the_callers_own_user_counts_only_where_policy_says_so",
             "test_poll.py::test_a_yes_is_not_used_outside_of_its_hours",
