@@ -23,7 +23,7 @@ THREE = Proposal(spec=GrantSpec(300.0, uses=3))
 SMALL = canonical(
     {
         "type": "object",
-        "properties": {"amount": {"maximum": 100}},
+        "properties": {"amount": {"type": "number", "maximum": 100}},
         "required": ["amount"],
         "additionalProperties": False,
     }
