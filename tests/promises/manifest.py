@@ -256,7 +256,7 @@ PROMISES = (
     ),
     Promise(
         "approval-survives",
-        "A pending approval outlives the client's time-out, its disconnect and `kill -9` of the broker; "
+        "From its ticket on, a pending approval outlives the client's time-out, its disconnect and `kill -9` of the broker; "
         "afterwards its call has had one effect, or none, or is told to its caller as in doubt, whichever kind of "
         "client made it.",
         (
