@@ -10,7 +10,7 @@ demo: $(READY)
 	@$(BIN)/interposer demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -64,7 +64,7 @@ clients: servers .clients/native/.ready .clients/adapters/.ready
 
 .clients/%/.ready: tests/e2e/clients/%.txt .clients/uv/.ready
 	rm -rf .clients/$* && $(PYTHON) -m venv --without-pip .clients/$*
-	.clients/uv/bin/uv pip install --quiet --compile-bytecode --python .clients/$*/bin/python --no-deps --require-hashes -r $< \
+	.clients/uv/bin/uv pip install --system-certs --quiet --compile-bytecode --python .clients/$*/bin/python --no-deps --require-hashes -r $< \
 	  || .clients/uv/bin/python -m pip --python .clients/$*/bin/python install --quiet --no-deps --require-hashes -r $<
 	rm -f .clients/$*/.lock  # uv leaves it writable by everybody, and brokers refuse to start near such files
 	touch $@

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.boundary.installation import installation as installation
 from tests.fakes import canary
+
+# Where CI runs: the same examples every time, fewer of them where a test does not say how many.
+settings.register_profile(
+    "interposer",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+if os.environ.get("CI"):
+    settings.load_profile("interposer")
 
 
 def pytest_configure(config: pytest.Config) -> None:

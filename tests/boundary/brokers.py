@@ -138,14 +138,14 @@ def gone(pids: Sequence[int]) -> None:
     until = time.monotonic() + DEADLINE_S
     while left := [pid for pid in pids if alive(pid)]:
         assert time.monotonic() < until, f"{left} still run"
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 def eventually(holds: Any) -> None:
     until = time.monotonic() + DEADLINE_S
     while not holds():
         assert time.monotonic() < until, "it does not come to hold"
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 def status(pid: int, name: str) -> str:

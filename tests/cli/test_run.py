@@ -127,7 +127,8 @@ class House:
         (folder / "policy.yaml").write_text(POLICY)
         key = canary.credential_file(folder, "fake")
         command = json.dumps([self.installation.python, self.installation.upstream])
-        text = f"version: 1\npolicy: policy.yaml\nupstreams:\n  fake:\n    command: {command}\n{upstream}"
+        text = "version: 1\npolicy: policy.yaml\napprovals: {hold: 300ms}\n"
+        text += f"upstreams:\n  fake:\n    command: {command}\n{upstream}"
         text += f"    credential: {{env: UPSTREAM_TOKEN, source: 'file:{key.name}'}}\n{more}"
         file = folder / "interposer.yaml"
         file.write_text(text)

@@ -171,7 +171,7 @@ def test_empty_set_is_a_set() -> None:
     assert read_keys(b'{"keys":[]}') == KeySet(())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary() | JSON.map(dumps) | st.lists(JSON).map(lambda keys: dumps({"keys": keys})))
 @example(b'{"keys":[{"kty":"RSA","n":"AA","e":"AA"}]}')
 def test_any_bytes_are_a_key_set_or_bad_keys(raw: bytes) -> None:
@@ -180,7 +180,7 @@ def test_any_bytes_are_a_key_set_or_bad_keys(raw: bytes) -> None:
         assert isinstance(read_keys(raw), KeySet)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["rsa-1", "ec-1", "ec-521", "ed-1"]),
     st.dictionaries(st.sampled_from(MEMBERS), JSON | st.binary(min_size=1, max_size=600).map(b64), max_size=3),

@@ -285,7 +285,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(JSON)
 def test_masking_twice_is_masking_once(value: Any) -> None:
     """For any JSON: masking what was masked changes nothing."""
@@ -293,7 +293,7 @@ def test_masking_twice_is_masking_once(value: Any) -> None:
     assert mask(once) == once
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(JSON)
 def test_json_in_json_out(value: Any) -> None:
     """For any JSON: what comes out can be written and has the same shape, texts and keys aside."""

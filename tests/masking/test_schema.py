@@ -201,7 +201,7 @@ PARTS = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_any_valid_instance_is_valid_when_masked(data: st.DataObject) -> None:
     """For any schema and any instance that it accepts, the relaxed schema accepts the masked instance."""

@@ -113,6 +113,13 @@ ERRORS = [
 ]
 
 
+@pytest.mark.parametrize("key", APPROVAL_KEYS)
+def test_terms_beside_their_approval_are_told_where_they_belong(key: str) -> None:
+    """A key that is indented one step too little is named with the key that it belongs under."""
+    (problem,) = problems(rule(f"{key}: caller"))
+    assert (problem.line, problem.message) == (6, f"unknown key {key!r} in a rule: `{key}` belongs inside `approval`")
+
+
 @pytest.mark.parametrize(("text", "line", "column", "said"), ERRORS)
 def test_each_error_has_its_place_and_a_remedy(text: str, line: int, column: int, said: str) -> None:
     """Line and column are where the reader has to look, and the message says what was expected."""
@@ -204,7 +211,7 @@ _loose = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(_loose, max_size=3), st.lists(_loose, max_size=2), _loose)
 def test_any_document_loads_or_is_explained(rules: object, obligations: object, otherwise: object) -> None:
     """No shape of document makes the reader fail in another way than with problems that have places."""

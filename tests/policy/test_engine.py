@@ -346,7 +346,7 @@ _rule = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(_rule, max_size=4),
     st.lists(_json, min_size=1, max_size=6),

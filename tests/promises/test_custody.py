@@ -158,6 +158,7 @@ async def test_rotated_credential_counts_without_restart(tmp_path: Path) -> None
         with anyio.fail_after(20):
             while "credential_unusable" not in alarms(tmp_path):
                 assert about(await agent.call("about"))["pid"] == second
+                await agent.read_for(0.02)
         await finish(agent)
     assert alarms(tmp_path).count("credential_unusable") == 1
     assert "restart" not in alarms(tmp_path)
@@ -196,7 +197,7 @@ async def test_credential_may_come_from_elsewhere(kind: str, tmp_path: Path) -> 
 async def another_process(agent: Agent, than: int) -> int:
     with anyio.fail_after(20):
         while (found := about(await agent.call("about"))["pid"]) == than:
-            pass
+            await agent.read_for(0.02)
     assert isinstance(found, int)
     return found
 

@@ -1,7 +1,7 @@
 """The broker is killed with `kill -9`, again and again, with calls in flight; then its record is compared with what
 really reached the upstream, which writes one durable line per call it receives.
 
-INTERPOSER_KILLS scales the run (30 lives of 34 calls if absent); INTERPOSER_SEED repeats one.
+INTERPOSER_KILLS scales the run (15 lives of 34 calls if absent); INTERPOSER_SEED repeats one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.fakes.agent import (
     text_of,
 )
 
-LIVES = int(os.environ.get("INTERPOSER_KILLS", "30"))
+LIVES = int(os.environ.get("INTERPOSER_KILLS", "15"))
 CALLS = 34
 ASK = "version: 1\nrules: [{id: ask, effect: ask, skills: ['*'], approval: {expires: 10m}}]\n"
 SHORT_HOLD = "approvals: {hold: 50ms}\n"

@@ -14,7 +14,7 @@ from tests.boundary.brokers import below, children, ended, gone, stdio
 from tests.boundary.installation import Installation, Person
 
 THIEF = Path(__file__).parents[1] / "boundary/thief.py"
-SPAWNS = 20
+SPAWNS = 8
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_memory_that_was_opened_before_the_hardening_holds_no_credential(
     installation: Installation, person: Person, flags: list[str]
 ) -> None:
     """A thief of the same uid starts the broker and holds its memory from the first moment on; it finds the credential
-    in none of 20 brokers, each of which has it."""
+    in none of eight brokers, each of which has it."""
     script = str(person.file("thief.py", THIEF.read_text()))
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": brokers.HELLO}
     early = 0

@@ -122,9 +122,9 @@ def _approvals(*words: str) -> str:
     return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def test_twenty_real_brokers_come_and_go(config: Path, tmp_path: Path) -> None:
-    """After 20 cycles, half of them with `kill -9` of the broker, neither a broker nor its service is left."""
-    for n in range(20):
+def test_real_brokers_come_and_go(config: Path, tmp_path: Path) -> None:
+    """After eight cycles, half of them with `kill -9` of the broker, neither a broker nor its service is left."""
+    for n in range(8):
         with InterposerToolkit.from_command([*BROKER, "stdio", "--config", str(config)]) as toolkit:
             assert toolkit.get_tools()
             if n % 2:
@@ -133,7 +133,7 @@ def test_twenty_real_brokers_come_and_go(config: Path, tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     mark = str(tmp_path)
     while (left := processes(mark)) and time.monotonic() < deadline:
-        os.sched_yield()
+        time.sleep(0.01)
     assert not left
 
 

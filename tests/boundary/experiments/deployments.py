@@ -215,7 +215,7 @@ def _report(home: Path) -> dict[str, Any]:
         with contextlib.suppress(BrokerUnavailable), AdminClient(home / "admin.sock") as client:
             client.request("skills/list", wait_s=DEADLINE_S)
             return client.request("boundary/targets")
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 def _await_ready(process: subprocess.Popen[bytes]) -> None:
