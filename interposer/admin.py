@@ -29,7 +29,7 @@ from .errors import (
     InterposerError,
 )
 from .figures import figures
-from .model import Json, JsonObject, Principal, Question
+from .model import Json, JsonObject, Principal, Question, QuestionState
 from .ports import Clock, Connection
 from .terms import GrantSpec
 from .wire import jsonrpc
@@ -39,8 +39,6 @@ WATCH_S = 30.0
 """The longest that `approvals/watch` waits."""
 PAGE = 200
 """The most questions in one answer."""
-SHOWN_FIRST_BYTES = 4096
-"""Arguments that are longer have to be looked at (`approvals/show`) before they can be approved."""
 
 _AT_ONCE = 32
 _LOOKS = 4_096
@@ -154,9 +152,14 @@ class Administration:
 
     async def _break_glass(self, operator: Principal, params: JsonObject) -> JsonObject:
         """`{id, reason, digest?}` -> `{question}`: this operator alone, for this call once."""
-        id, version = _text(params, "id"), _text(params, "digest")
-        question = await self._desk.break_glass(id, operator, _text(params, "reason"), version=version)
-        return {"question": self._summary(question)}
+        id, reason = _text(params, "id"), _text(params, "reason")
+        question = await self._desk.get(id)
+        version = _text(params, "digest") or version_of(question)
+        if reason and version == version_of(question):
+            # Nobody waits where something burns, and nobody signs what they have not seen.
+            self._require_look(operator, question, waiting=False)
+        broken = await self._desk.break_glass(id, operator, reason, version=version)
+        return {"question": self._summary(broken)}
 
     async def _revoke(self, operator: Principal, params: JsonObject) -> JsonObject:
         """`{id, reason}` -> `{revoked}`: a grant by its id, or all that came of a question by the question's."""
@@ -209,17 +212,18 @@ class Administration:
             del self._looks[next(iter(self._looks))]
         self._looks.setdefault(_look(operator, question), self._clock.monotonic())
 
-    def _require_look(self, operator: Principal, question: Question) -> None:
-        """M15, M18: what is long or destructive has been before whoever approves it. Raises `VoteRefused`."""
-        reading_s = question.terms.reading_s
-        if reading_s <= 0 and len(question.amended or question.canonical) <= SHOWN_FIRST_BYTES:
+    def _require_look(self, operator: Principal, question: Question, *, waiting: bool = True) -> None:
+        """M15, M18: what is long or destructive has been before whoever approves it, for as long as that takes if they
+        are `waiting`. That somebody knows the digest is no look: lists have it too. Raises `VoteRefused`."""
+        id, reading_s = question.id, shown.reading_s(question)
+        if question.state is not QuestionState.OPEN or (reading_s <= 0 and not shown.long(question)):
             return
         looked_at = self._looks.get(_look(operator, question))
         if looked_at is None:
-            raise VoteRefused("unread", f"look at {question.id} first: interposer approvals show {question.id}")
+            raise VoteRefused("unread", f"{id} has not been before you yet: interposer approvals show {id}")
         left_s = looked_at + reading_s - self._clock.monotonic()
-        if left_s > 0:
-            raise VoteRefused("unread", f"{question.id} has to be read for {reading_s:g} s; {left_s:.1f} s are left")
+        if waiting and left_s > 0:
+            raise VoteRefused("unread", f"{id} has to be before you for {reading_s:g} s: {left_s:.1f} s are left")
 
 
 class AdminSession:

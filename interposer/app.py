@@ -298,7 +298,10 @@ class _Standing:
                 print(f"listening on {address}", flush=True)
             print(f"administration on unix:{self._state.admin_socket}", flush=True)
             if self._console is not None:
-                print(f"console on {self._console.address(self._operations.operator(os.getuid()))}", flush=True)
+                # A journal is read by others, and kept (systemd.exec: $JOURNAL_STREAM).
+                kept = "JOURNAL_STREAM" in os.environ
+                place = people.where(self._console, self._operations.operator(os.getuid()), token=not kept)
+                print(f"console on {place}", flush=True)
             print("ready", flush=True)
             await self._stop.wait()
             await self._drain()

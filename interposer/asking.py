@@ -68,12 +68,11 @@ class Absent:
     waits: bool = False
 
     async def principal(self) -> Principal:
-        await self.authenticator.still(self.question.requester, self.question.session)
-        return self.question.requester
+        return await self.authenticator.still(self.question.requester, self.question.session)
 
     async def again(self, invocation: Invocation) -> Invocation:
-        await self.authenticator.still(invocation.principal, invocation.session)
-        return invocation
+        principal = await self.authenticator.still(self.question.requester, invocation.session)
+        return invocation if principal == invocation.principal else replace(invocation, principal=principal)
 
 
 async def attended(asker: Asker, invocation: Invocation, work: Callable[[], Awaitable[object]]) -> None:

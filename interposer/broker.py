@@ -40,6 +40,7 @@ from .model import (
     Question,
 )
 from .ports import Authenticator, Masker, PolicyDecisionPoint, PolicyInformationPoint
+from .toll import Toll
 
 __all__ = ["Broker", "Carried"]
 
@@ -71,6 +72,7 @@ class Broker:
         self._journal = journal
         self._masker = masker
         self._judge = Judge(catalogue, policy, facts, masker)
+        self._toll = Toll(facts, desk)
         self._keeping = Keeping(desk, journal, masker)
         self._nothing = masker.mask(None, frozenset())
         """What is shown of an answer that may not be: made now, for a masker that breaks later makes nothing."""
@@ -164,16 +166,18 @@ class Broker:
         await self._keeping.told(question, call, sent=sent)
 
     async def recall(self, question: Question, kept: Kept, call: Call) -> Carried:
-        """What became of a question's call, for whoever asked it, who is `call`. Raises the `Refusal` that was kept in
-        its place."""
-        obligations = self._policy().obligations(question.skill)
-        skill = self._judge.skill_of(question)
-        try:
-            carried = self._keeping.read(kept, skill, obligations.mask)
-        finally:
-            await self._journal.told_again(question, call.session, kept)
-            await self._keeping.deliver(kept, call)
-        self._facts.count(call.session)
+        """What became of a question's call, for whoever asked it, who is `call`; withheld from whom policy lets make no
+        call of the skill any more. Raises the `Refusal` that was kept in its place, `Unauthenticated`, `RecordFault`.
+
+        The arguments are not kept, so that a policy which denies some of them decides when the call is repeated.
+        """
+        principal, skill, policy = await self.recognise(call), self._judge.skill_of(question), self._policy()
+        obligations = policy.obligations(question.skill)
+        if not policy.offers(principal, skill):
+            return await self._keeping.withhold(question, kept, call, principal, skill)
+        if await self._keeping.recall(question, kept, call):
+            self._facts.count(call.session)
+        carried = self._keeping.read(kept, skill, obligations.mask)
         self._facts.label(call.session, obligations.labels)
         return carried
 
@@ -292,6 +296,8 @@ class Broker:
         """Also the arguments as they will be sent."""
         if decision.effect is Effect.ALLOW:
             return Permit(crossing.asked, decision, None), crossing.shown
+        if crossing.question is None:
+            await self._toll.check(crossing.asked, decision, crossing.call.question)
         approval = await self._approved(crossing, decision)
         try:
             return await self._confirmed(crossing, approval)
@@ -303,8 +309,8 @@ class Broker:
             raise
 
     async def _confirmed(self, crossing: Crossing, approval: Approval) -> tuple[Permit, Masked]:
-        """The yes may be minutes old, and to other arguments: who asks, what the skill is and what policy says are
-        established again, of the call as it will be sent."""
+        """The yes may be minutes old, and to other arguments: who asks, what the skill is, what policy says and what
+        may be shown are established again, of the call as it will be sent."""
         made = crossing.asked
         if approval.amended:
             made = amend(made, approval.amended, crossing.offer)
@@ -312,9 +318,7 @@ class Broker:
         self._judge.unchanged(made.skill)
         latest = self._decide(made)
         agree(latest, crossing.asked, approval.digest)
-        self._judge.require_credential(made)
-        sent = self._judge.showable(made, latest) if approval.amended else crossing.shown
-        return Permit(made, latest, approval), sent
+        return Permit(made, latest, approval), self._judge.showable(made, latest)
 
     async def _approved(self, crossing: Crossing, decision: Decision) -> Approval:
         """A human's yes, waited for as long as whoever asks may ask."""
@@ -339,11 +343,8 @@ class Broker:
         return had[0]
 
     async def _obtain(self, crossing: Crossing, decision: Decision) -> Approval:
-        call = crossing.call
         if crossing.question is None:
-            return await self._desk.obtain(
-                crossing.asked, decision, hold_s=call.hold_s, on_progress=call.on_progress, on_question=call.on_question
-            )
+            return await self._toll.obtain(crossing.call, crossing.asked, decision)
         approval = await self._desk.claim(crossing.question.id, crossing.asked)
         if approval is None:
             raise Denied("the yes to it is used up, or its time is over", name="approval_gone")

@@ -136,6 +136,8 @@ class ConsoleConfig:
         secure = self.tls is not None or (self.url is not None and self.url.startswith("https:"))
         if self.enabled and self.host not in ("127.0.0.1", "::1", "localhost") and not secure:
             raise ValueError("a console that others can reach needs `tls`, or an https `url` of the proxy before it")
+        if self.enabled and self.host in ("0.0.0.0", "::") and self.url is None:  # noqa: S104
+            raise ValueError(f"`url` is needed where `host` is {self.host}: say how people reach the console")
 
 
 def _names_somebody(who: WhoConfig) -> bool:

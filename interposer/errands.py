@@ -8,7 +8,8 @@ that waits goes first. What came of it is kept (`keeping.py`); here nothing is s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,14 +19,16 @@ from .broker import Broker, Carried
 from .desk import Desk, UnknownQuestion
 from .errors import ApprovalRefused, InterposerError, Refusal
 from .grant import KeptState
-from .model import Call, Question, QuestionState
+from .model import Call, Principal, Question, QuestionState
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.5
 """How long a caller that waits, or comes back at once, may take to use the yes itself."""
-LIMIT = 16
+LIMIT = 64
 """Errands that are carried out at once; the others wait for their turn."""
+EACH = 4
+"""How many of them may be of one principal: whoever has slow calls approved keeps nobody else waiting."""
 AGAIN_S = (1.0, 30.0)
 """The first and the longest wait before an errand is tried again that says nothing about its call."""
 _LOOK_S = 30.0
@@ -47,17 +50,34 @@ class _Errand:
     ended: anyio.Event = field(default_factory=anyio.Event)
 
 
+@dataclass(slots=True)
+class _Turns:
+    """One principal's."""
+
+    free: anyio.Semaphore
+    wanted: int = 0
+
+
 class Errands:
     """See the module. `spawn(work, *args)` starts work that ends with the broker (`Tasks.start_soon`)."""
 
     def __init__(
-        self, desk: Desk, broker: Broker, spawn: Callable[..., object], *, grace_s: float = GRACE_S, limit: int = LIMIT
+        self,
+        desk: Desk,
+        broker: Broker,
+        spawn: Callable[..., object],
+        *,
+        grace_s: float = GRACE_S,
+        limit: int = LIMIT,
+        each: int = EACH,
     ) -> None:
         self._desk = desk
         self._broker = broker
         self._spawn = spawn
         self._grace_s = grace_s
-        self._turns = anyio.Semaphore(limit)
+        self._free = anyio.Semaphore(limit)
+        self._each = each
+        self._turns: dict[tuple[str, str], _Turns] = {}
         self._under_way: dict[str, _Errand] = {}
         self._executes: dict[str, bool] = {}
         """Granted questions that were looked at, and whether their calls are made without their callers."""
@@ -174,14 +194,8 @@ class Errands:
             try:
                 if id not in await self._desk.granted():
                     return
-                async with self._turns:
-                    question = await self._desk.get(id)
-                    if question.state is not QuestionState.GRANTED:
-                        return
-                    if errand.caller is not None or self._desk.in_hours(question):
-                        errand.making = True
-                        await self._made(question, errand.caller)
-                        return
+                if await self._made(id, errand):
+                    return
             except InterposerError as fault:
                 log.warning("the approved call of %s cannot be made now: %s", id, fault)
             errand.making = False
@@ -190,16 +204,40 @@ class Errands:
             await anyio.sleep(wait_s)
             wait_s = min(2 * wait_s, longest_s)
 
-    async def _made(self, question: Question, caller: Call | None) -> None:
+    async def _made(self, id: str, errand: _Errand) -> bool:
+        """False: its hours have not come."""
+        question = await self._desk.get(id)
+        # The identical call of another question is waited for without a turn, which others can use meanwhile.
         while (other := self._calls.get(question.call)) is not None:
             await other.wait()
         self._calls[question.call] = ended = anyio.Event()
         try:
-            with self._desk.errand(question):
-                await self._broker.carry_out(question, caller)
+            async with self._turn(question.requester):
+                question = await self._desk.get(id)
+                if question.state is not QuestionState.GRANTED:
+                    return True
+                if errand.caller is None and not self._desk.in_hours(question):
+                    return False
+                errand.making = True
+                with self._desk.errand(question):
+                    await self._broker.carry_out(question, errand.caller)
+                return True
         finally:
             del self._calls[question.call]
             ended.set()
+
+    @asynccontextmanager
+    async def _turn(self, whose: Principal) -> AsyncIterator[None]:
+        key = (whose.issuer, whose.subject)
+        turns = self._turns.setdefault(key, _Turns(anyio.Semaphore(self._each)))
+        turns.wanted += 1
+        try:
+            async with turns.free, self._free:
+                yield
+        finally:
+            turns.wanted -= 1
+            if not turns.wanted:
+                del self._turns[key]
 
     async def _idle(self) -> None:
         while self._under_way:

@@ -73,13 +73,18 @@ class MemoryFacts:
         if not rates:
             return 0.0
         now = self._clock.monotonic()
-        keys = [(principal.issuer, principal.subject, rate.id) for rate in rates]
+        keys = _keys(principal, rates)
         wait = max(self._wait(key, rate, now) for key, rate in zip(keys, rates, strict=True))
         if wait > 0.0 or not self._room(keys, now):
             return wait or _CROWDED_S
         for key, rate in zip(keys, rates, strict=True):
             self._take(key, rate, now)
         return 0.0
+
+    def room(self, principal: Principal, rates: Sequence[Rate]) -> float:
+        """As `admit`, and nothing is taken."""
+        now = self._clock.monotonic()
+        return max((self._wait(*each, now) for each in zip(_keys(principal, rates), rates, strict=True)), default=0.0)
 
     def _session(self, id: str) -> _Session:
         known = self._sessions.get(id)
@@ -132,3 +137,7 @@ class MemoryFacts:
         else:
             self._windows.move_to_end(key)
         window.times.append(now)
+
+
+def _keys(principal: Principal, rates: Iterable[Rate]) -> list[tuple[str, str, str]]:
+    return [(principal.issuer, principal.subject, rate.id) for rate in rates]

@@ -6,19 +6,21 @@ carries nothing any more. It always ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from . import canonical
-from .arguments import UnusableSchema, compiled
+from .arguments import DIALECT, UnusableSchema, compiled
 from .ballot import VoteRefused, named, terms_json
 from .grant import Grant, GrantState
-from .model import Decision, Invocation, Json, Kind, Principal, Question, Record
+from .model import Decision, Invocation, Json, JsonObject, Kind, Principal, Question, Record
 from .terms import GrantCap, GrantSpec
 from .windows import is_open
 
 LIMIT_SCHEMA_BYTES = 16 * 1024
+_LONGEST = 64
 
 
 def fits_cap(spec: GrantSpec, question: Question) -> None:
@@ -43,28 +45,83 @@ def _fits_schema(schema: bytes, cap: GrantCap, question: Question) -> None:
         raise _refused("policy does not allow grants for arguments that match a schema")
     if len(schema) > LIMIT_SCHEMA_BYTES:
         raise _refused(f"the schema is longer than {LIMIT_SCHEMA_BYTES} bytes")
-    stated = canonical.parse(schema)
-    if not _says_everything(stated):
-        raise _refused(
-            'the schema must say what every argument may be: {"type": "object", "properties": {…}, '
-            '"additionalProperties": false} with at least one property'
-        )
     try:
-        validator = compiled(stated)
+        validator = _validator(schema)
     except UnusableSchema as unusable:
         raise _refused(f"the schema cannot be used: {unusable}") from None
     if not _valid(validator, canonical.parse(question.amended or question.canonical)):
         raise _refused("the arguments in question do not match the schema")
 
 
-def _says_everything(stated: Json) -> bool:
-    return (
-        isinstance(stated, dict)
-        and stated.get("type") == "object"
-        and isinstance(stated.get("properties"), dict)
-        and bool(stated["properties"])
-        and stated.get("additionalProperties") is False
-    )
+# A human agrees to what a schema reads as. So it holds nothing but rules that are enforced; none of them asks whether
+# something does *not* match (`not`, `oneOf`, `if`), for a pattern that takes too long counts as not matching.
+_WORDS = frozenset({"title", "description", "examples", "default", "$comment"})
+_ALWAYS = _WORDS | {"type", "const", "enum", "allOf", "anyOf"}
+_OF_NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
+_OF: dict[str, frozenset[str]] = {
+    "object": frozenset(
+        {"properties", "additionalProperties", "required", "dependentRequired", "minProperties", "maxProperties"}
+    ),
+    "array": frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqueItems"}),
+    "string": frozenset({"pattern", "minLength", "maxLength"}),
+    "number": _OF_NUMBERS,
+    "integer": _OF_NUMBERS,
+}
+_ENFORCED = _ALWAYS.union(*_OF.values())
+
+
+def _says_everything(stated: Json, at: str = "") -> None:
+    """Raises `UnusableSchema` unless every value that matches is one the schema spells out or says the type of, with
+    every member of every object by name. `stated` has passed for JSON Schema 2020-12."""
+    if stated is False:
+        return  # Nothing matches.
+    if not isinstance(stated, dict):
+        raise _unsaid(at, "`true` is for anything; say what it may be")
+    types = _types(stated)
+    _only_enforced(stated, types, at)
+    if not stated.keys() & {"const", "enum"}:
+        _closed(stated, types, at)
+    for step, below in _parts(stated):
+        _says_everything(below, f"{at}/{step[:_LONGEST]}")
+
+
+def _only_enforced(stated: JsonObject, types: list[str], at: str) -> None:
+    meant = _ALWAYS.union(*(_OF.get(each, ()) for each in types))
+    for keyword in stated:
+        if keyword not in _ENFORCED:
+            raise _unsaid(at, f"`{keyword[:_LONGEST]}` is not enforced in grants; leave it out")
+        if keyword not in meant:
+            raise _unsaid(at, f"`{keyword}` without the `type` that it is for; say the type")
+
+
+def _closed(stated: JsonObject, types: list[str], at: str) -> None:
+    if not types and not stated.keys() & {"allOf", "anyOf"}:
+        raise _unsaid(at, "say the `type` (or `const`, `enum`, `anyOf`)")
+    if "object" in types and not ("properties" in stated and stated.get("additionalProperties") is False):
+        raise _unsaid(at, 'an object needs `properties` and `"additionalProperties": false`')
+    if "array" in types and "items" not in stated:
+        raise _unsaid(at, "an array needs `items`")
+
+
+def _types(stated: JsonObject) -> list[str]:
+    found = stated.get("type", [])
+    return [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, str)]
+
+
+def _parts(stated: JsonObject) -> Iterator[tuple[str, Json]]:
+    """The schemas in a schema, with where they stand."""
+    for keyword in ("items", "additionalProperties"):
+        if keyword in stated:
+            yield keyword, stated[keyword]
+    for keyword in ("allOf", "anyOf", "prefixItems"):
+        branches = stated.get(keyword)
+        yield from ((f"{keyword}/{n}", each) for n, each in enumerate(branches if isinstance(branches, list) else ()))
+    members = stated.get("properties")
+    yield from ((f"properties/{name}", each) for name, each in (members if isinstance(members, dict) else {}).items())
+
+
+def _unsaid(at: str, reason: str) -> UnusableSchema:
+    return UnusableSchema(f"at {at or '/'}: {reason}")
 
 
 def _refused(reason: str) -> VoteRefused:
@@ -121,7 +178,19 @@ def _for_these(grant: Grant, invocation: Invocation) -> bool:
 
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Any:
-    return compiled(canonical.parse(schema))
+    """Raises `UnusableSchema`, also where the schema would carry more than it says."""
+    stated = canonical.parse(schema)
+    if not isinstance(stated, dict) or stated.get("type") != "object" or not stated.get("properties"):
+        raise _unsaid(
+            "",
+            'it must say what every argument may be: {"type": "object", "properties": {…}, '
+            '"additionalProperties": false} with at least one property',
+        )
+    if stated.pop("$schema", DIALECT) != DIALECT:
+        raise _unsaid("", f"`$schema` must be {DIALECT}, or be left out")
+    validator = compiled(stated)
+    _says_everything(stated)
+    return validator
 
 
 def _valid(validator: Any, arguments: Json) -> bool:

@@ -50,16 +50,14 @@ class Judge:
             raise InvalidArguments(str(self._masker.mask(invalid.public, profiles).value)) from None
 
     def admit(self, invocation: Invocation, decision: Decision) -> None:
-        """Raises `Denied` where policy says so, or says: not so many."""
+        """Raises `Denied` where policy says so, or says: not so many. What a call costs that is asked for first, is
+        the `toll`'s."""
         if decision.effect is Effect.DENY:
             raise denied(decision)
-        wait_s = self._facts.admit(invocation.principal, decision.obligations.rates)
-        if wait_s > 0:
-            raise Denied(
-                f"rate limit, {wait_s:.1f} s until there is room",
-                name="rate_limited",
-                message=f"Too many calls. There is room again in {max(1, round(wait_s))} s.",
-            )
+        if decision.effect is Effect.ALLOW:
+            wait_s = self._facts.admit(invocation.principal, decision.obligations.rates)
+            if wait_s > 0:
+                raise limited(wait_s)
 
     def showable(self, invocation: Invocation, decision: Decision) -> Masked:
         """The arguments, masked. Raises `Denied` where there is no credential for the caller, or one of the broker's
@@ -170,6 +168,15 @@ def denied(decision: Decision) -> Denied:
     """What policy said no with."""
     deciding = next((rule for rule in decision.rules if rule.effect is decision.effect), None)
     return Denied(decision.reason, rule=deciding.id if deciding else "", message=decision.message)
+
+
+def limited(wait_s: float) -> Denied:
+    """What policy's `rate` says no with."""
+    return Denied(
+        f"rate limit, {wait_s:.1f} s until there is room",
+        name="rate_limited",
+        message=f"Too many calls. There is room again in {max(1, round(wait_s))} s.",
+    )
 
 
 def passing(refusal: Refusal, *, present: bool) -> bool:

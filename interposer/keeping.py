@@ -21,11 +21,13 @@ from .desk import Desk
 from .errors import ApprovalPending, Denied, InterposerError, Refusal, Unavailable
 from .grant import Kept, KeptState, Telling
 from .journal import Journal
-from .model import Approval, Call, Decision, Invocation, Masked, Permit, Question, QuestionState, Skill
+from .model import Approval, Call, Decision, Invocation, Masked, Permit, Principal, Question, QuestionState, Skill
 from .ports import Masker
 
+_REMEMBERED = 10_000
 _RETRY_AFTER_S = 2.0
-_LOOK_S = 60.0
+_LOOK_S = 2.0
+"""How often an outcome is looked for that is kept late: nobody is told of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Keeping:
         self._journal = journal
         self._masker = masker
         self._nothing = masker.mask(None, frozenset())
+        self._recalled: dict[tuple[str, bool], None] = {}
+        """Questions whose outcome was asked for without a call, and whether it was withheld: on record in this run."""
 
     # -- keeping
 
@@ -189,6 +193,31 @@ class Keeping:
             finally:
                 await self.deliver(kept, call)
         return True
+
+    async def recall(self, question: Question, kept: Kept, call: Call) -> bool:
+        """Whoever asked comes for the outcome: on record when they first do, for a client may look every second. False
+        after that. Raises `RecordFault`."""
+        first = (question.id, False) not in self._recalled
+        if first:
+            await self._journal.told_again(question, call.session, kept)
+            self._note_recalled(question.id, False)
+        await self.deliver(kept, call)
+        return first
+
+    async def withhold(self, question: Question, kept: Kept, call: Call, principal: Principal, skill: Skill) -> Carried:
+        """That it was made, and no more: policy has changed. Raises as `recall` does, and the `Refusal` that was
+        kept."""
+        if (question.id, True) not in self._recalled:
+            refusal = Denied("policy lets its caller make no call of the skill any more", name="outcome_withheld")
+            await self._journal.refuse(refusal, session=call.session, name=question.skill, principal=principal)
+            self._note_recalled(question.id, True)
+        carried = self.read(kept, skill, frozenset())
+        return replace(carried, masked=self._nothing, amended=None, withheld="policy withholds it by now")
+
+    def _note_recalled(self, question: str, withheld: bool) -> None:
+        self._recalled[question, withheld] = None
+        if len(self._recalled) > _REMEMBERED:
+            del self._recalled[next(iter(self._recalled))]
 
     async def deliver(self, kept: Kept, call: Call | None) -> None:
         """Its caller is given it; where `call` hears of outcomes, it counts as told when that was sent."""

@@ -42,11 +42,13 @@ class Operations:
         self._masker = masker
         self._callers = callers
         self._sessions = sessions
+        self._link: Callable[[str], str | None] | None = None
 
     def administration(
         self, desk: Desk, clock: Clock, *, login: Login | None, link: Callable[[str], str | None]
     ) -> Administration:
         """The methods of the administration socket. `login` and `link` are the console's, where there is one."""
+        self._link = link
         return Administration(
             desk,
             clock,
@@ -105,6 +107,7 @@ class Operations:
             "policy_source": self._policy.source,
             "record": str(self._state.folder / "record.db"),
             "healthy": self._state.store.healthy(),
+            "console": self._link("") if self._link else None,
             **self._callers.status(),
             "sessions": self._sessions(),
         }

@@ -297,6 +297,7 @@ def targets(chosen: Settings, folder: Path, broker: int | None = None) -> JsonOb
 
     pid = os.getpid() if broker is None else broker
     config, policy, base = chosen.config, chosen.policy, chosen.base
+    tls = config.console.tls if config.console else None
     sockets = [str(folder / "admin.sock")]
     agents = base / config.listen.socket.path if config.listen.socket.path else folder / "broker.sock"
     if agents.is_socket():
@@ -308,7 +309,8 @@ def targets(chosen: Settings, folder: Path, broker: int | None = None) -> JsonOb
         folder=folder,
         credentials=[(name, s.removeprefix("file:")) for name, s in chosen.sources().items() if s.startswith("file:")],
         sockets=sockets,
-        keys=[base / issuer.keys.file for issuer in config.issuers if issuer.keys.file],
+        keys=chosen.key_files(),
+        tls=(base / tls.certificate, base / tls.key) if tls else None,
         commands=_commands(chosen, ours=broker is None),
     )
     allowed = config.listen.socket.uids or []

@@ -261,10 +261,12 @@ class Round:
 
 
 def _confirmable(question: Question) -> bool:
-    """Whether its caller's own user can answer it, and what they are shown is what they would agree to."""
+    """Whether its caller's own user can answer it, and what they are shown, all of it, is what they would agree to. A
+    form measures no reading time: where some is demanded, it is for those who look at the call elsewhere."""
     terms = question.terms
-    alone = terms.caller and terms.quorum == 1 and not terms.minima
-    return alone and question.state is QuestionState.OPEN and not question.amended and question.spec is None
+    alone = terms.caller and terms.quorum == 1 and not terms.minima and not terms.reading_s
+    as_asked = question.state is QuestionState.OPEN and not question.amended and question.spec is None
+    return alone and as_asked and elicitation.fits(question.skill, question.canonical)
 
 
 def _bound(principal: Principal, call: Call) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,10 @@ from .desk import Desk
 from .errors import ConfigurationError, Problem
 from .identity.trust import GroupsFrom, Trust
 from .masking.engine import Engine
-from .model import JsonObject
+from .model import JsonObject, Principal
 from .ports import Clock, Secret, Secrets
 from .records.reader import RecordReader
+from .secrets.reading import read_file
 from .settings import LOGIN_SECRET, Settings, notice_name
 from .standing import StandingPolicy
 
@@ -111,6 +114,9 @@ def _revealed(name: str, secrets: Secrets, masker: Engine) -> Callable[[], Await
 async def require_notice_secrets(chosen: Settings, secrets: Secrets) -> None:
     """A receiver that could never be told stops the start. Raises `ConfigurationError`."""
     for number, found in enumerate(chosen.config.approvals.notify, 1):
+        if found.command is not None and not runs(found.command[0], chosen.base):
+            wrong = f"there is no program {found.command[0]}; install it, or name one with its whole path"
+            raise ConfigurationError([Problem(f"approvals.notify[{number - 1}].command", 0, 0, wrong)])
         for what, source in (("key", found.secret), ("address", found.webhook_from)):
             if source is None:
                 continue
@@ -118,6 +124,12 @@ async def require_notice_secrets(chosen: Settings, secrets: Secrets) -> None:
             wrong = fault(secret.reveal()) if what == "address" else ""
             if wrong:
                 raise ConfigurationError([Problem(f"credential {notice_name(number, what)}", 0, 0, wrong)])
+
+
+def runs(program: str, folder: Path) -> bool:
+    """Whether it is found where the hook starts it: execvp(3), from that folder."""
+    around = [""] if "/" in program else os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(shutil.which(os.path.join(folder, each, program)) for each in around)
 
 
 def console(
@@ -137,6 +149,8 @@ def console(
     from .console.place import Place
 
     tls = found.tls
+    if tls:
+        read_file(str(chosen.base / tls.key))  # as a credential: others who can read it can be the console
     viewers = parts.who_of(found.viewers) if found.viewers else None
     return Console(
         desk,
@@ -160,6 +174,13 @@ def console(
         session_s=duration_s(found.session),
         login=_login(found.login, chosen, clock, secrets, masker) if found.login else None,
     )
+
+
+def where(console: Console, operator: Principal, *, token: bool) -> str:
+    """What `serve` says of the console; without the token where what it says is kept and others read it."""
+    if token or console.oidc is not None:
+        return console.address(operator)
+    return f"{console.listener.link()} (`interposer console` prints an address that logs in)"
 
 
 def _login(found: LoginConfig, chosen: Settings, clock: SystemClock, secrets: Secrets, masker: Engine) -> OidcLogin:

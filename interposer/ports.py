@@ -64,9 +64,9 @@ class Authenticator(Protocol):
     async def authenticate(self, caller: Caller) -> Principal:
         """The principal behind a caller, judged anew at every call. Raises `Unauthenticated`; never guesses."""
 
-    async def still(self, principal: Principal, session: str) -> None:
-        """Nothing that is known now speaks against someone who was authenticated in this session and has left (the
-        deny list). Raises `Unauthenticated`."""
+    async def still(self, principal: Principal, session: str) -> Principal:
+        """Someone who was authenticated in this session and has left, with the groups of now where those can be known.
+        Raises `Unauthenticated` where something speaks against them (the deny list)."""
 
 
 class PolicyInformationPoint(Protocol):
@@ -83,6 +83,9 @@ class PolicyInformationPoint(Protocol):
 
     def admit(self, principal: Principal, rates: Sequence[Rate]) -> float:
         """0.0 and one unit taken from each rate, or the seconds until all of them have room (nothing taken)."""
+
+    def room(self, principal: Principal, rates: Sequence[Rate]) -> float:
+        """The seconds until all rates have room; nothing is taken."""
 
     def forget(self, session: str) -> None:
         """The session is over."""

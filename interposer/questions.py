@@ -128,9 +128,8 @@ class Questions:
             else:
                 await self._close(id, Kind.EXPIRED)
         over = await self._register.expire()
-        if over:
+        if await self._outbox.discard() or over:
             self._stir()
-        await self._outbox.discard()
         return len(due) + over
 
     async def changes(self, since: int, wait_s: float) -> int:

@@ -28,9 +28,9 @@ class Settings:
         written."""
         found = self.config
         tls = found.console.tls if found.console else None
-        named = [found.revoked, *(issuer.keys.file for issuer in found.issuers)]
-        named += [tls.certificate, tls.key] if tls else []
-        files = [self.base / name for name in named if name]
+        files = self.key_files()
+        files += [self.base / found.revoked] if found.revoked else []
+        files += [self.base / tls.certificate, self.base / tls.key] if tls else []
         files += [self.file] if self.file else []
         files += [Path(self.policy)] if self.policy != config.STARTER else []
         files += [Path(s.removeprefix("file:")) for s in self.sources().values() if s.startswith("file:")]
@@ -39,6 +39,12 @@ class Settings:
             kept = ["slots", "pins", "seal.key", *records]
             files += [self.home, *(self.home / name for name in kept)]
         return [str(file) for file in files]
+
+    def key_files(self) -> list[Path]:
+        """The keys that tokens are checked by: of callers, and of people who log in to the console."""
+        login = self.config.console.login if self.config.console else None
+        named = [issuer.keys.file for issuer in self.config.issuers] + ([login.keys.file] if login else [])
+        return [self.base / name for name in named if name]
 
     def passes(self) -> list[str]:
         """Folders on the way to what is made at start, by those who look at it again when they have made it."""

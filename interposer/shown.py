@@ -1,4 +1,5 @@
-"""What operators are shown of questions and standing grants, as JSON. Pure; nothing in it is escaped for anywhere."""
+"""What operators are shown of questions and standing grants, as JSON; and what has to have been before somebody's eyes
+before they agree to it, over whichever surface. Pure; nothing in it is escaped for anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +11,10 @@ from .model import Json, JsonObject, Principal, Question, QuestionState, Vote
 from .policy.wording import as_json
 from .terms import GrantSpec
 
+WHOLE_BYTES = 4 * 1024
+"""Arguments beyond it are not shown in passing: they are opened before they can be approved."""
+DESTRUCTIVE_S = 1.5
+"""M18: what a skill says it may destroy is before people for so long at least."""
 _PREVIEW_BYTES = 200
 _SCHEMA_PREVIEW_BYTES = 2_000
 
@@ -60,6 +65,16 @@ def full(question: Question, now: float, link: str | None = None, kept: Kept | N
             for rule in question.rules
         ],
     }
+
+
+def reading_s(question: Question) -> float:
+    """How long the call must have been before somebody's eyes."""
+    return max(DESTRUCTIVE_S if question.destructive else 0.0, question.terms.reading_s)
+
+
+def long(question: Question) -> bool:
+    """Whether all of the arguments are only seen by whoever opens them."""
+    return max(len(question.canonical), len(question.amended)) > WHOLE_BYTES
 
 
 def grant(grant: Grant, now: float) -> JsonObject:

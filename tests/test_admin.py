@@ -29,6 +29,7 @@ from interposer.model import (
     Skill,
 )
 from interposer.records.memory import MemoryRecordStore
+from interposer.shown import DESTRUCTIVE_S
 from interposer.terms import ApprovalTerms, GrantCap, Window
 from interposer.transports.memory import MemoryClient, connect
 
@@ -88,11 +89,18 @@ class Office:
         return result
 
     async def question(
-        self, n: int = 0, *, quorum: int = 1, terms: ApprovalTerms | None = None, exact: bytes = b""
+        self,
+        n: int = 0,
+        *,
+        quorum: int = 1,
+        terms: ApprovalTerms | None = None,
+        exact: bytes = b"",
+        destructive: bool = False,
     ) -> str:
         """Open a question, as an agent's call does, and leave with a ticket."""
         exact = exact or (canonical({"n": n}) if n else EXACT)
-        skill = Skill("payments.refund", "payments", "refund", "refund", {}, "skill-1")
+        hints: JsonObject = {"annotations": {"destructiveHint": destructive}}
+        skill = Skill("payments.refund", "payments", "refund", "refund", hints, "skill-1")
         call = Invocation(f"i_{n}", f"s{n // 10}", AGENT, skill, {}, exact, digest_bytes(exact))
         terms = terms or ApprovalTerms(quorum=quorum)
         decision = Decision(Effect.ASK, (RULE,), "policy-1", "a human decides", terms=terms)
@@ -229,7 +237,7 @@ async def test_show_says_everything_that_is_agreed_to() -> None:
         groups=frozenset({"leads"}), quorum=2, minima=(("legal", 1),), windows=((hours,),), cap=CAP, reading_s=1.5
     )
     async with office() as o:
-        id = await o.question(terms=terms)
+        id = await o.question(terms=terms, destructive=True)
         question = (await o.result("approvals/show", {"id": id}))["question"]
         assert question["version"] == question["digest"] == version_of(await o.desk.get(id))
     terms_shown = question["approval"]
@@ -325,6 +333,33 @@ async def test_reading_time_counts_from_the_first_look() -> None:
         assert (refused["error"]["data"]["name"], "0.5 s" in refused["error"]["message"]) == ("unread", True)
         o.clock.at += 0.5
         assert (await o.result("approvals/approve", {"id": id}))["question"]["state"] == "granted"
+
+
+async def test_what_may_destroy_is_read_wherever_it_is_approved() -> None:
+    """A destructive call is looked at and stays before the operator as long as in the console, whatever policy says;
+    to know its digest, which lists have too, is no look."""
+    async with office() as o:
+        id = await o.question(destructive=True)
+        (listed,) = (await o.result("approvals/list"))["questions"]
+        for params in ({"id": id}, {"id": id, "digest": listed["version"]}):
+            refused = (await o.ask("approvals/approve", params))["error"]
+            assert (refused["data"]["name"], f"approvals show {id}" in refused["message"]) == ("unread", True)
+        await o.result("approvals/show", {"id": id})
+        refused = (await o.ask("approvals/approve", {"id": id}))["error"]
+        assert (refused["data"]["name"], f"{DESTRUCTIVE_S:g} s are left" in refused["message"]) == ("unread", True)
+        o.clock.at += DESTRUCTIVE_S
+        assert (await o.result("approvals/approve", {"id": id}))["question"]["state"] == "granted"
+
+
+@pytest.mark.parametrize("exact", [canonical({"n": 1}), canonical({"note": "x" * 50_000})])
+async def test_glass_is_broken_for_nothing_unseen(exact: bytes) -> None:
+    """Whoever breaks glass has looked at what is destructive or long, and need not wait."""
+    async with office() as o:
+        id = await o.question(exact=exact, destructive=len(exact) < 100)
+        params = {"id": id, "reason": "urgent"}
+        assert (await o.ask("approvals/break_glass", params))["error"]["data"]["name"] == "unread"
+        await o.result("approvals/show", {"id": id})
+        assert (await o.result("approvals/break_glass", params))["question"]["state"] == "granted"
 
 
 async def test_glass_is_broken_by_those_who_may() -> None:

@@ -11,6 +11,8 @@ import anyio
 import pytest
 
 from interposer.broker import Carried
+from interposer.callers.everyone import Everyone
+from interposer.callers.local import Callers, KnownCaller
 from interposer.desk import UnknownQuestion
 from interposer.errors import ApprovalPending, ApprovalRefused, Denied
 from interposer.model import Answered, Call, Caller, InDoubt, JsonObject, Kind, Principal, Question, QuestionState
@@ -353,10 +355,11 @@ async def test_fault_that_nobody_expected_makes_no_call_and_stops_nothing(monkey
     class Moody(TokenBook):
         asked = 0
 
-        async def still(self, principal: Principal, session: str) -> None:
+        async def still(self, principal: Principal, session: str) -> Principal:
             self.asked += 1
             if self.asked == 1:
                 raise ZeroDivisionError
+            return principal
 
     fake, book = echoing(), Moody(kims=KIM)
     async with indoors(EXECUTES, [fake], authenticator=book) as broker, running(broker):
@@ -403,7 +406,74 @@ async def test_only_so_many_are_made_at_once() -> None:
                 while len(broker.rows(Kind.ANSWERED)) < 20:
                     await anyio.lowlevel.checkpoint()
     assert len(fake.called) == 20
-    assert most <= 16
+    assert most <= 4
+
+
+async def test_slow_calls_of_one_principal_keep_nobody_else_waiting() -> None:
+    """However many slow calls somebody has approved, those of others have their turn."""
+    go = anyio.Event()
+
+    async def waits(arguments: JsonObject) -> JsonObject:
+        if arguments["text"] != "quick":
+            await go.wait()
+        return said("done")
+
+    fake = MemoryUpstream("fake", {"echo": (definition(), waits)})
+    async with indoors(EXECUTES, [fake]) as broker, running(broker):
+        for number in range(20):
+            with pytest.raises(ApprovalPending) as pending:
+                await broker.invoke({"text": f"slow {number}"}, session=f"s_{number}")
+            await broker.desk.vote(pending.value.question, OPERATOR, True)
+        with anyio.fail_after(5):
+            while len(fake.called) < 4:
+                await anyio.lowlevel.checkpoint()
+        with pytest.raises(ApprovalPending) as pending:
+            await broker.invoke({"text": "quick"}, caller=BEN)
+        await broker.desk.vote(pending.value.question, OPERATOR, True)
+        await ended(broker, pending.value.question)
+        assert len(fake.called) == 5
+        go.set()
+        with anyio.fail_after(5):
+            while len(broker.rows(Kind.ANSWERED)) < 21 or broker.errands._turns:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_waiting_for_the_identical_call_takes_no_turn() -> None:
+    """One call that was approved under several policies leaves its caller's other turns free."""
+    fake, began, go = slow()
+    policies = [EXECUTES.replace("r0", f"r{number}") for number in range(5)]
+    async with indoors(policies[0], [fake]) as broker, running(broker):
+        questions = []
+        for policy in policies:
+            broker.decree(policy)
+            with pytest.raises(ApprovalPending) as pending:
+                await broker.invoke(ARGUMENTS)
+            questions.append(pending.value.question)
+        for policy, question in zip(policies, questions, strict=True):
+            broker.decree(policy)
+            await broker.desk.vote(question, OPERATOR, True)
+            with anyio.fail_after(5):
+                await began.wait()
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(ApprovalPending) as pending:
+            await broker.invoke({"text": "ho"})
+        await broker.desk.vote(pending.value.question, OPERATOR, True)
+        with anyio.fail_after(5):
+            while len(fake.called) < 2:
+                await anyio.lowlevel.checkpoint()
+        go.set()
+
+
+async def test_groups_that_were_taken_away_carry_no_call() -> None:
+    """Whoever is not of the group any more when the broker starts anew has no call made, although it was approved."""
+    policy = EXECUTES.replace("skills:", "who: {groups: [support]}, skills:")
+    store, fake = MemoryRecordStore(), echoing()
+    async with indoors(policy, [fake], store=store) as broker:
+        await granted(broker)
+    demoted = Everyone(Callers((KnownCaller("ann", uid=1000),), unmapped="refuse"))
+    async with indoors(policy, [fake], store=store, authenticator=demoted) as broker, running(broker):
+        await seen(broker, Kind.QUESTION_WITHDRAWN)
+    assert not fake.called
 
 
 async def test_yes_that_was_taken_back_makes_no_call() -> None:

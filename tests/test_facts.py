@@ -86,6 +86,7 @@ def test_principals_have_rates_of_their_own() -> None:
 def test_no_rate_admits() -> None:
     """Where nothing is limited, nothing waits."""
     assert facts().admit(ANNA, []) == 0.0
+    assert facts().room(ANNA, []) == 0.0
 
 
 @given(st.integers(1, 4), st.sampled_from([0.1, 1.0, 7.3]), st.lists(st.floats(0, 3), max_size=60))

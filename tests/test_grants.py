@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from interposer.ballot import VoteRefused, asked
 from interposer.canonical import canonical, digest_bytes
@@ -86,7 +90,7 @@ def test_what_the_cap_allows_may_be_agreed_to(spec: GrantSpec) -> None:
             GrantSpec(60.0, uses=2, schema=schema({**SMALL, "properties": {}})), CAP, id="schema without properties"
         ),
         pytest.param(
-            GrantSpec(60.0, uses=2, schema=schema({**SMALL, "properties": {"amount": {"maximum": 10}}})),
+            GrantSpec(60.0, uses=2, schema=schema({**SMALL, "properties": {"amount": {"const": 10}}})),
             CAP,
             id="the call in question does not match",
         ),
@@ -105,6 +109,163 @@ def test_more_than_the_cap_is_refused(spec: GrantSpec, cap: GrantCap | None) -> 
     with pytest.raises(VoteRefused) as refused:
         fits_cap(spec, question(ApprovalTerms(cap=cap)))
     assert refused.value.name == "grant_refused"
+
+
+def having(part: Json, **more: Json) -> JsonObject:
+    """A schema for one argument, `amount`, of which this is said."""
+    return {"type": "object", "properties": {"amount": part}, "additionalProperties": False, **more}
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        pytest.param(having({"type": "string", "format": "ipv4"}), "`format`", id="not validated"),
+        pytest.param(having({"type": "string", "maxLenght": 5}), "`maxLenght`", id="misspelt"),
+        pytest.param(having({"type": "number", "maxLength": 5}), "`maxLength`", id="for another type"),
+        pytest.param(having({"maximum": 100}), "`maximum`", id="carries texts"),
+        pytest.param(having({}), "`type`", id="anything"),
+        pytest.param(having(True), "`true`", id="true"),
+        pytest.param(having({"anyOf": [{"const": 90}, {}]}), "/properties/amount/anyOf/1", id="a branch for anything"),
+        pytest.param(having({"allOf": [{"const": 90}, {"x": 1}]}), "`x`", id="unknown in a branch"),
+        pytest.param(having({"type": ["number", "object"]}), "additionalProperties", id="open object"),
+        pytest.param(
+            having({"type": ["number", "object"], "properties": {}, "additionalProperties": {"const": 1}}),
+            "additionalProperties",
+            id="object with other members",
+        ),
+        pytest.param(having({"type": ["number", "array"]}), "`items`", id="array of anything"),
+        pytest.param(
+            having({"type": ["number", "array"], "prefixItems": [{"const": 1}]}), "`items`", id="array that goes on"
+        ),
+        pytest.param(having({"type": ["number", "array"], "items": True}), "`true`", id="items of any kind"),
+        pytest.param(having({"const": 90, "not": {"const": 80}}), "`not`", id="what must not match"),
+        pytest.param(having({"oneOf": [{"const": 90}]}), "`oneOf`", id="only one of"),
+        pytest.param(having({"type": "number"}, **{"if": {}, "then": {}}), "`if`", id="conditions"),
+        pytest.param(having({"const": 90}, patternProperties={"": {}}), "`patternProperties`", id="names by pattern"),
+        pytest.param(having({"const": 90}, propertyNames={"maxLength": 9}), "`propertyNames`", id="names by schema"),
+        pytest.param(having({"const": 90}, unevaluatedProperties=True), "`unevaluated", id="unevaluated"),
+        pytest.param(having({"$ref": "#/$defs/x"}, **{"$defs": {"x": {}}}), "`$defs`", id="reference"),
+        pytest.param(having({"$ref": "#"}), "`$ref`", id="reference to itself"),
+        pytest.param(having({"const": 90, "$id": "x:y"}), "`$id`", id="name"),
+        pytest.param(
+            having({"const": 90}, **{"$schema": "http://json-schema.org/draft-07/schema#"}), "`$schema`", id="dialect"
+        ),
+        pytest.param(having({"const": 90, "$schema": "x:y"}), "", id="dialect inside"),
+    ],
+)
+def test_schema_that_would_carry_more_than_it_says_is_refused(said: JsonObject, named: str) -> None:
+    """Only rules that are enforced, every object closed, at every depth; what is wrong is named. Stored all the same,
+    such a schema carries nothing, not even the call in question."""
+    spec = GrantSpec(60.0, uses=2, schema=schema(said))
+    with pytest.raises(VoteRefused) as refused:
+        fits_cap(spec, question())
+    assert refused.value.name == "grant_refused"
+    assert named in str(refused.value)
+    assert not carries(grant(spec), call(), asks(), now=NOW)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"const": 90},
+        {"enum": [80, 90, {"any": ["thing"]}], "description": "what it costs"},
+        {"type": ["integer", "null"], "minimum": 1, "maximum": 100, "multipleOf": 10, "default": 1, "examples": [2]},
+        {"anyOf": [{"type": "string", "pattern": "^[a-z]+$"}, {"type": "number", "exclusiveMaximum": 91}]},
+        {"type": ["number", "array"], "prefixItems": [{"const": 1}], "items": False, "minItems": 1},
+        {
+            "type": ["number", "object"],
+            "properties": {"deep": {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True}},
+            "dependentRequired": {"deep": []},
+            "additionalProperties": False,
+        },
+    ],
+)
+def test_schema_that_says_everything_is_accepted(part: JsonObject) -> None:
+    """Nothing that is enforced and closed has to be left out; 2020-12 may be named."""
+    said = having(part, **{"$schema": "https://json-schema.org/draft/2020-12/schema", "$comment": "small ones"})
+    spec = GrantSpec(60.0, uses=2, schema=schema(said))
+    fits_cap(spec, question())
+    assert carries(grant(spec), call(), asks(), now=NOW)
+
+
+ENOUGH: list[JsonObject] = [{"title": "x"}, {"default": {}}, {"$comment": "y"}]
+TOO_MUCH: list[JsonObject] = [
+    *(
+        {"properties": {}},
+        {"patternProperties": {"": {}}},
+        {"additionalProperties": True},
+        {"items": {}},
+        {"items": True},
+    ),
+    *({"not": {"const": 0}}, {"$ref": "#"}, {"format": "x"}, {"anyOf": [{}]}, {"allOf": [{}]}, {"type": "object"}),
+    *({"if": {}, "then": {}}, {"unevaluatedProperties": {}}, {"dependentSchemas": {}}, {"type": ["array", "object"]}),
+]
+Pair = tuple[Any, Any]
+"""A schema, and a value for it."""
+
+
+def members(part: Pair, more: JsonObject, closed: bool) -> Pair:
+    stated, value = part
+    end: JsonObject = {"additionalProperties": False} if closed else {}
+    return {"type": "object", "properties": {"m": stated, "n": {"type": "null"}}, **end, **more}, {"m": value}
+
+
+def items(part: Pair, more: JsonObject, wrong: bool) -> Pair:
+    stated, value = part
+    return {"type": "array", "prefixItems": [stated], "items": {} if wrong else stated, **more}, [value, value]
+
+
+def either(part: Pair, more: JsonObject, wrong: bool) -> Pair:
+    stated, value = part
+    return {"anyOf": [{"const": 7}, stated], **({"allOf": [stated]} if wrong else {}), **more}, value
+
+
+extra = st.sampled_from(ENOUGH * 24 + TOO_MUCH)
+leaves: st.SearchStrategy[Pair] = st.sampled_from(
+    [
+        ({"type": "integer"}, 3),
+        ({"const": {"a": {}}}, {"a": {}}),
+        ({"enum": ["x", [{}]]}, [{}]),
+        ({"type": "null"}, None),
+        ({}, {}),
+    ]
+)
+pairs = st.recursive(
+    leaves,
+    lambda below: st.one_of(
+        st.builds(members, below, extra, st.sampled_from([True, True, True, False])),
+        st.builds(items, below, extra, st.sampled_from([False, False, True])),
+        st.builds(either, below, extra, st.booleans()),
+    ),
+    max_leaves=4,
+)
+
+
+def widened(value: Json) -> Iterator[Json]:
+    """The value with one more member, in each of its objects in turn."""
+    if isinstance(value, dict):
+        yield {**value, "new": 1}
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else []):
+        for other in widened(part):
+            copy: Any = deepcopy(value)
+            copy[key] = other
+            yield copy
+
+
+@hypothesis.given(pairs, extra)
+def test_whatever_schema_is_accepted_no_new_member_is_carried(part: Pair, more: JsonObject) -> None:
+    """An argument that nobody read about is carried nowhere in the arguments, at any depth."""
+    said, value = having(part[0], **more), {"amount": part[1]}
+    asked_for = asked("q_1", call(value), asks(), TERMS, now=NOW)
+    spec = GrantSpec(60.0, uses=2, schema=schema(said))
+    try:
+        fits_cap(spec, asked_for)
+    except VoteRefused:
+        return
+    standing = given("g_1", asked_for, spec, now=NOW)
+    assert carries(standing, call(value), asks(), now=NOW)
+    for other in widened(value):
+        assert not carries(standing, call(other), asks(), now=NOW)
 
 
 def test_a_grant_carries_the_identical_call_in_its_time() -> None:

@@ -231,6 +231,30 @@ async def _other(_: JsonObject) -> JsonObject:
     return said("deleted")
 
 
+async def test_credential_that_became_known_while_a_human_thought_does_not_cross() -> None:
+    """What may be sent is judged when it is sent: a credential of the broker's is refused, and so it is on record."""
+    masker, fake, token = Engine(), echoing(), "s3cr3t-" + "0123456789abcdef"
+    async with indoors(ASK, [fake], masker=masker) as broker, anyio.create_task_group() as calls:
+        refused: list[str] = []
+
+        async def call() -> None:
+            with pytest.raises(Denied) as denied:
+                await broker.invoke({"text": token}, hold_s=60.0)
+            refused.append(denied.value.name)
+
+        calls.start_soon(call)
+        with anyio.fail_after(5):
+            while not (open_ := await broker.desk.pending()):
+                await anyio.lowlevel.checkpoint()
+            masker.guard(Secret(token))
+            await broker.desk.vote(open_[0].id, OPERATOR, True)
+            while not refused:
+                await anyio.lowlevel.checkpoint()
+    assert refused == ["credential_in_arguments"]
+    assert not fake.called
+    assert not broker.rows(Kind.INTENDED)
+
+
 # -- a yes that is taken back
 
 

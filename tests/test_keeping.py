@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from interposer.broker import Carried
-from interposer.errors import ApprovalPending, Denied, InterposerError
+from interposer.errors import ApprovalPending, Denied, InterposerError, RecordFault
 from interposer.grant import Kept
 from interposer.masking.engine import Engine
 from interposer.model import Call, Failed, InDoubt, JsonObject, Kind
@@ -17,6 +17,7 @@ from interposer.ports import Secret
 from interposer.records.memory import MemoryRecordStore
 from interposer.upstreams.memory import MemoryUpstream
 from tests.fakes.house import (
+    ANN,
     BEN,
     OPERATOR,
     Indoors,
@@ -284,3 +285,64 @@ async def test_outcome_that_cannot_be_put_on_record_again_is_withheld() -> None:
             await broker.invoke(ARGUMENTS)
     assert carried.withheld
     assert carried.masked.value is None
+
+
+async def test_outcome_that_could_not_be_kept_at_once_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that takes nothing for a moment is no reason to ask anew, nor to say for ever that it is under way."""
+    fake = echoing()
+    async with indoors(EXECUTES, [fake]) as broker:
+        keep = broker.store.keep
+
+        async def full(*_: Any, **__: Any) -> None:
+            raise RecordFault("no space left")
+
+        monkeypatch.setattr(broker.store, "keep", full)
+        question = await carried_out(broker)
+        with pytest.raises(ApprovalPending) as pending:
+            await broker.invoke(ARGUMENTS)
+        assert (pending.value.running, pending.value.question) == (True, question)
+        monkeypatch.setattr(broker.store, "keep", keep)
+        carried = await broker.invoke(ARGUMENTS)
+    assert (carried.kept, carried.masked.value) == (True, said("hi"))
+    assert len(fake.called) == 1
+
+
+# -- whoever looks after what became of it
+
+
+ANNS = Call("s_7", ANN, "", {})
+
+
+async def looked(broker: Indoors, question: str) -> Carried:
+    carried = await broker.errands.look(question, ANNS)
+    assert isinstance(carried, Carried)
+    return carried
+
+
+async def test_looking_again_and_again_is_one_row() -> None:
+    """A client that looks every second is told every time, and fills no record."""
+    async with indoors(EXECUTES) as broker:
+        question = await carried_out(broker)
+        told = [(await looked(broker, question)).masked.value for _ in range(5)]
+        calls = broker.facts.facts("s_7").calls
+    assert told == [said("hi")] * 5
+    assert [row.question for row in broker.rows(Kind.TOLD)] == [question]
+    assert calls == 1
+
+
+@pytest.mark.parametrize("told_before", [False, True])
+@pytest.mark.parametrize("policy", [rules("deny fake.*"), rules("ask other.*")], ids=["denied", "hidden"])
+async def test_outcome_is_withheld_where_policy_denies_the_skill_by_now(policy: str, told_before: bool) -> None:
+    """Whoever may not make the call any more hears that it was made, and not what came of it: on record, once."""
+    async with indoors(EXECUTES) as broker:
+        question = await carried_out(broker)
+        if told_before:
+            await looked(broker, question)
+        broker.decree(policy)
+        for _ in range(3):
+            carried = await looked(broker, question)
+            assert carried.withheld
+            assert carried.masked.value is None
+        assert [row.code for row in broker.rows(Kind.REFUSED)] == ["outcome_withheld"]
+        broker.decree(EXECUTES)
+        assert (await looked(broker, question)).masked.value == said("hi")

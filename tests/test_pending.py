@@ -745,6 +745,53 @@ async def test_form_that_is_dismissed_gives_way_to_the_other_ways() -> None:
         assert (await broker.desk.get(await only(broker))).state is QuestionState.OPEN
 
 
+READ = "version: 1\nrules: [{id: r, effect: ask, skills: ['fake.*'], approval: {confirm: caller, read_for: 60s}}]\n"
+LONG: Object = {"name": "echo", "arguments": {"text": "a" * 2_000 + " and more"}}
+HIDDEN: Object = {"name": "echo", "arguments": {"text": "\u202e" * 400}}
+UNSEEN = [pytest.param(READ, PAY, id="read_for"), pytest.param(CONFIRM, LONG, id="long")]
+UNSEEN += [pytest.param(CONFIRM, HIDDEN, id="long when escaped")]
+
+
+@pytest.mark.parametrize(("policy", "call"), UNSEEN)
+async def test_what_a_form_does_not_show_in_full_or_for_long_enough_is_answered_elsewhere(
+    policy: str, call: Object
+) -> None:
+    """No form for a call that it would cut, or that has to be read for a while: a link, a task or a ticket."""
+    fake = echoing()
+    async with indoors(policy, [fake], link=page) as broker:
+        found = waits(await Modern(broker.join(), BOTH).request("tools/call", call))
+        assert found["inputRequests"][KEY]["params"]["mode"] == "url"
+        client = Modern(broker.join(), BOTH)
+        await client.request("tools/call", {**call, **accepted(found, YES)})
+        tasked = (await Modern(broker.join(), {**FORM, **TASKED}).request("tools/call", call))["result"]
+        assert tasked["resultType"] == "task"
+        ticket = (await Modern(broker.join(), FORM).request("tools/call", call))["result"]
+        assert "interposer/pending" in ticket["_meta"]
+        assert (await broker.desk.get(await only(broker))).votes == ()
+    assert not fake.called
+
+
+@pytest.mark.parametrize(("policy", "call"), UNSEEN)
+async def test_no_dialog_for_what_it_would_not_show_in_full_or_for_long_enough(policy: str, call: Object) -> None:
+    """A legacy caller gets the ticket, and is asked nothing."""
+    async with indoors(policy, limits=Limits(hold_s=0.0, grace_s=0.0)) as broker:
+        agent = await legacy(broker, FORM)
+        assert is_tool_error(await agent.request("tools/call", call))
+        assert not agent.notifications("elicitation/create")
+
+
+async def test_form_hides_nothing_of_a_call() -> None:
+    """What would reverse, hide or break a line is shown as what it is, in forms and dialogs."""
+    sly: Object = {"name": "echo", "arguments": {"text": "a\u202eb\u200b\n\x1b[2K\U000e0041é"}}
+    shown = '{"text":"a\\u202eb\\u200b\\n\\u001b[2K\\udb40\\udc41\\u00e9"}'
+    async with indoors(CONFIRM) as broker:
+        found = waits(await Modern(broker.join(), FORM).request("tools/call", sly))
+        agent = await legacy(broker, FORM)
+        await agent.post("tools/call", sly, id="held")
+        for params in (found["inputRequests"][KEY]["params"], (await asked_in(agent))["params"]):
+            assert params["message"] == f"May this call be made? fake.echo with the arguments {shown}"
+
+
 async def test_dialog_has_more_time_than_the_usual_hold() -> None:
     """A human needs longer than the four seconds after which others get a ticket."""
     assert Limits().hold_s < DIALOG_S

@@ -74,10 +74,14 @@ def kept(
     sockets: Iterable[str],
     commands: Iterable[Command],
     keys: Iterable[Path] = (),
+    tls: tuple[Path, Path] | None = None,
 ) -> list[Place]:
-    """The places of one broker. `credentials` are (name, path); `keys` check the issuers' tokens."""
+    """The places of one broker. `credentials` are (name, path); `keys` check the issuers' tokens; `tls` is the
+    console's certificate and its key."""
     named = [("configuration", config), ("policy", policy), ("revoked list", revoked)]
     named += [("keys of an issuer", path) for path in keys]
+    named += [("certificate of the console", tls[0])] if tls else []
+    secret = [("key of the console's certificate", tls[1])] if tls else []
     record = [
         Place(f"record {name}", str(folder / name), SECRET) for name in ("record.db", "record.db-wal", "record.db-shm")
     ]
@@ -85,6 +89,8 @@ def kept(
         *(Place(f"{what} {path}", str(path), KEPT) for what, path in named if path is not None),
         Place(f"state folder {folder}", str(folder), KEPT),
         *record,
+        Place("key of sealed states", str(folder / "seal.key"), SECRET),
+        *(Place(what, str(path), SECRET) for what, path in secret),
         *(Place(f"credential of {name}", path, SECRET) for name, path in credentials),
         *(Place(f"place of the socket {path}", path, ("replace",)) for path in sockets),
         *(place for command in commands for place in _run(command)),

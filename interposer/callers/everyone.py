@@ -56,15 +56,17 @@ class Everyone:
             await self._refuse_revoked(self.revoked, principal, (*named, ("session", caller.session)))
         return principal
 
-    async def still(self, principal: Principal, session: str) -> None:
-        """Whether somebody who has left is still somebody that would be let in. Their token has been forgotten, so
-        nothing is known of its end, and a deny list that names the token alone does not find them. Raises
-        `Unauthenticated`."""
+    async def still(self, principal: Principal, session: str) -> Principal:
+        """Somebody who has left, as they would be let in now. A local peer and a static token's owner have the groups
+        that are configured now. A token has been forgotten: its owner has the groups of the asking, nothing is known of
+        its end, and a deny list that names the token alone does not find it. Raises `Unauthenticated`."""
         issuers = {} if self.issuers is None else self.issuers.status()
-        if principal.issuer not in issuers and not self._local.knows(principal):
+        current = principal if principal.issuer in issuers else self._local.now(principal)
+        if current is None:
             raise Unauthenticated("nobody who is configured vouches for the one who asked")
         if self.revoked is not None:
-            await self._refuse_revoked(self.revoked, principal, (("session", session),))
+            await self._refuse_revoked(self.revoked, current, (("session", session),))
+        return current
 
     async def still_identity(self, identity: Identity) -> None:
         """The same of somebody whose token is remembered, at another issuer's too. Raises `Unauthenticated`."""

@@ -6,8 +6,9 @@ that came with a token is never taken for a local user.
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from interposer.errors import ConfigurationError, Problem, Unauthenticated
@@ -57,16 +58,25 @@ class Callers:
             raise Unauthenticated(f"a {caller.transport} peer that is not among the configured callers")
         return found
 
-    def knows(self, principal: Principal) -> bool:
-        """Whether the table, as it is in this run, could have made this principal."""
+    def now(self, principal: Principal) -> Principal | None:
+        """Somebody who has left, as the table of this run makes them; None for whom it does not know.
+
+        Nobody remembers which gid they came with: a gid's row counts if this run has seen such a peer, or if it is the
+        user's primary group and what it brings was theirs when they asked.
+        """
         if principal.issuer == "token":
-            return any(known.subject == principal.subject for known in self._by_label.values())
+            found = [known for known in self._by_label.values() if known.subject == principal.subject]
+            return principal if principal in found else _common(found)
         if principal.issuer != "local" or principal.uid is None:
-            return False
-        person = self._by_uid.get(principal.uid)
-        if person is not None:
-            return person.subject == principal.subject
-        return principal.subject == f"uid:{principal.uid}" and (self._unmapped == "uid" or bool(self._by_gid))
+            return None
+        if principal in self._peers.values():
+            return principal
+        gid = _primary_gid(principal.uid) if self._by_gid else None
+        club = None if gid is None else self._by_gid.get(gid)
+        if club is not None and not {*club.groups} <= {*principal.groups}:
+            gid = None
+        current = self._admit(principal.uid, gid)
+        return current if current is not None and current.subject == principal.subject else None
 
     def _admit(self, uid: int, gid: int | None) -> Principal | None:
         person = self._by_uid.get(uid)
@@ -79,6 +89,21 @@ class Callers:
             self._peers.clear()
         found = self._peers[uid, gid] = Principal("local", subject, tuple(dict.fromkeys(groups)), uid=uid)
         return found
+
+
+def _common(found: list[Principal]) -> Principal | None:
+    """Of one subject with several tokens: what they all say."""
+    if not found:
+        return None
+    groups = set(found[0].groups).intersection(*(each.groups for each in found))
+    return replace(found[0], groups=tuple(group for group in found[0].groups if group in groups))
+
+
+def _primary_gid(uid: int) -> int | None:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return None
 
 
 def _check(rows: tuple[KnownCaller, ...]) -> None:

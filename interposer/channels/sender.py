@@ -29,6 +29,24 @@ QUEUE = 1_000
 BACK_OFF_S = (1.0, 300.0)
 RETRY_AFTER_S = 600.0
 """The longest that a receiver may ask us to wait."""
+_FAULTS = (
+    InterposerError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    ExceptionGroup,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+)
+"""What an attempt may raise, event loops and HTTP libraries included: no receiver is worth the broker."""
+_LOUD = "broke_glass"
+"""The event that is never dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +76,7 @@ OnDelivery = Callable[[Delivery], Awaitable[None]]
 Wait = Callable[[anyio.Event, float | None], Awaitable[None]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Outstanding:
     notice: Notice
     since: float
@@ -101,20 +119,44 @@ class Sender:
         self._held = 0
         self._changed = anyio.Event()
         self._said_full = False
+        self._telling: _Outstanding | None = None
         self.dropped = 0
-        """Notices that were not queued because too many waited already."""
+        """Notices that are not told because too many waited already."""
 
     async def announce(self, question: Question) -> None:
+        """Queued, or dropped where too many wait; that glass was broken takes the place of another one."""
+        now = self._clock.monotonic()
+        one = _Outstanding(notice(question, self._link), now, now)
         if self._held >= QUEUE:
             self.dropped += 1
             if not self._said_full:
                 self._said_full = True
                 log.error("%s: %d notices wait; further ones are dropped until there is room", self.name, QUEUE)
-            return
-        now = self._clock.monotonic()
-        self._waiting.setdefault(question.id, deque()).append(_Outstanding(notice(question, self._link), now, now))
+            if one.notice.event != _LOUD:
+                return
+            self._make_room()
+        self._waiting.setdefault(question.id, deque()).append(one)
         self._held += 1
         self._changed.set()
+
+    def _make_room(self) -> None:
+        """Without the newest of what may be dropped, as if it had come now; none where all of it is loud."""
+        ordinary = [
+            one
+            for queued in self._waiting.values()
+            for one in queued
+            if one.notice.event != _LOUD and one is not self._telling
+        ]
+        if ordinary:
+            self._remove(max(ordinary, key=lambda one: one.since))
+
+    def _remove(self, one: _Outstanding) -> None:
+        id = one.notice.question.id
+        queued = self._waiting[id]
+        queued.remove(one)
+        if not queued:
+            del self._waiting[id]
+        self._held -= 1
 
     async def run(self) -> None:
         """Tell what is queued, until cancelled."""
@@ -130,7 +172,9 @@ class Sender:
 
     async def _attempt(self, one: _Outstanding) -> None:
         one.attempts += 1
+        self._telling = one
         answer = await self._answer(one.notice)
+        self._telling = None
         if answer.verdict == "delivered":
             await self._end(one, "delivered", answer.status)
             return
@@ -143,7 +187,7 @@ class Sender:
         try:
             with anyio.move_on_after(self._timeout_s):
                 return await self._tell(told)
-        except (InterposerError, OSError, ValueError) as fault:
+        except _FAULTS as fault:
             return Answer("again", type(fault).__name__)
         return Answer("again", "timeout")
 
@@ -154,11 +198,7 @@ class Sender:
 
     async def _end(self, one: _Outstanding, code: Literal["delivered", "gave_up"], status: str) -> None:
         question = one.notice.question
-        queued = self._waiting[question.id]
-        queued.popleft()
-        if not queued:
-            del self._waiting[question.id]
-        self._held -= 1
+        self._remove(one)
         self._said_full = False
         if code == "gave_up":
             log.warning("%s: gave up after %d attempts (%s)", self.name, one.attempts, status)

@@ -142,11 +142,15 @@ def approve(
 ) -> None:
     """Say yes to exactly this call, once; with options, to more than this call, or to other arguments.
 
+    What is destructive or long has to have been before you: `show` it and read it first. Otherwise this prints the call
+    instead, and approves nothing.
+
     More than once goes as far as policy lets (`show` prints how far). Who changes what is on the table makes a new
     version: others who agreed before have to agree again.
 
-    Exit code 0: approved. 3: the vote does not count (yours was the call, you are no approver, it came too late, the
-    digest is another one, or it is more than policy allows). 4: counted, and more people have to agree.
+    Exit code 0: approved. 3: the vote does not count (the call has not been read, it was yours, you are no approver,
+    it came too late, the digest is another one, or it is more than policy allows). 4: counted, and more people have to
+    agree.
     """
     for_s = _seconds(for_, until)
     given = {"uses": uses, "for_s": for_s, "schema": _object(matching, "--matching"), "session": session or None}
@@ -155,7 +159,8 @@ def approve(
     given |= {"arguments": _object(arguments, "--arguments"), "once": once or None}
     with connected() as clients:
         client, found = find(clients, id)
-        question = cast_vote(client, found, yes=True, reason=reason, digest=digest, more=given)
+        with _unread(client, found):
+            question = cast_vote(client, found, yes=True, reason=reason, digest=digest, more=given)
     click.echo(as_json(question) if json_ else verdict(question))
     if question["state"] == "open":
         raise SystemExit(WAITING)
@@ -187,13 +192,14 @@ def break_glass(id: str, reason: str, digest: str, json_: bool) -> None:
     """Approve this call alone, once, whatever the rule demands.
 
     Only for those whom `approvals.break_glass` of the configuration names, never for the own call. It is an alarm, and
-    is recorded and announced as what it is.
+    is recorded and announced as what it is. What is destructive or long has to have been shown to you here too.
     """
     _require_reason(reason)
     with connected() as clients:
         client, found = find(clients, id)
         params = {"id": found, "reason": reason, "digest": digest}
-        question = client.request("approvals/break_glass", params)["question"]
+        with _unread(client, found):
+            question = client.request("approvals/break_glass", params)["question"]
     click.echo(as_json(question) if json_ else verdict(question))
 
 
@@ -251,12 +257,27 @@ def figures(days: int, json_: bool) -> None:
 def watch(json_: bool) -> None:
     """Questions as they come, change and end, until Ctrl-C.
 
-    On a terminal it takes answers: `a ID [reason]` approves what was shown last, once or as others proposed it;
-    `d ID reason` denies, `s ID` shows, `b ID reason` breaks the glass, `r ID reason` revokes.
+    On a terminal it takes answers: `a ID [reason]` approves what was shown last, once or as others proposed it, or
+    shows it first where the line was not all of it; `d ID reason` denies, `s ID` shows, `b ID reason` breaks the
+    glass, `r ID reason` revokes.
     """
     from .watching import watching
 
     watching(json_)
+
+
+@contextlib.contextmanager
+def _unread(client: AdminClient, id: str) -> Iterator[None]:
+    """Prints the call to whoever would have answered for it unseen."""
+    try:
+        yield
+    except AdminError as error:
+        if error.name == "unread":
+            question = client.request("approvals/show", {"id": id})["question"]
+            click.echo(page(question) + "\n", err=True)
+            again = f"read it above, then say so again with --digest {question['version']}"
+            _fail(DENIED, f"{error}; {again}")
+        raise
 
 
 def _require_reason(reason: str) -> None:

@@ -22,6 +22,12 @@ def line(question: Question) -> str:
     return "  ".join((*names, *marks, shown))
 
 
+def whole(question: Question) -> bool:
+    """Whether `line` shows everything that a yes would be to."""
+    text, spec = str(question["preview"]), question["spec"]
+    return _preview(text, question["bytes"]) == printable_json(text.encode()) and not (spec and spec["matching"])
+
+
 def _said(question: Question) -> str:
     """What has been said of an open question, in brackets; empty where nothing has."""
     agreed = sum(1 for vote in question["votes"] if vote["yes"])

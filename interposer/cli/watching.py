@@ -14,7 +14,7 @@ import click
 from .admin_client import AdminClient, AdminError, BrokerUnavailable, brokers, home, sockets
 from .approvals import cast_vote, connected, find
 from .display import as_json, printable
-from .questions import Question, line, page, verdict
+from .questions import Question, line, page, verdict, whole
 
 _WAIT_S = 30.0
 _TURN_S = 0.25
@@ -24,6 +24,7 @@ _USAGE = (
     "a ID [reason] approves, d ID reason denies, s ID shows, b ID reason breaks the glass, r ID reason revokes; "
     "Ctrl-C ends"
 )
+_UNREAD = "Not approved: you had not seen all of it. Read it, then say it again."
 _LOUD = "*** "
 _REASONED = {"b": "approvals/break_glass", "r": "approvals/revoke"}
 
@@ -47,7 +48,7 @@ class _Watch:
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._open: dict[Path, dict[str, Question]] = {}
         self._shown: dict[str, str] = {}
-        """Question -> the version that was shown last, which is what an answer is about."""
+        """Question -> the version that was shown last, all of it, which is what an answer is about."""
 
     def run(self) -> None:
         for client in brokers():
@@ -98,7 +99,9 @@ class _Watch:
         if self._json:
             click.echo(as_json(question))
         elif question["state"] == "open":
-            self._shown[question["id"]] = question["version"]
+            self._shown.pop(question["id"], None)
+            if whole(question):
+                self._shown[question["id"]] = question["version"]
             link = f"\n    {printable(question['link'])}" if question["link"] else ""
             click.echo(line(question) + link)
         else:
@@ -132,8 +135,8 @@ def _broke_glass(question: Question) -> bool:
 
 
 def answer(text: str, shown: dict[str, str]) -> str:
-    """Do what one line typed at `watch` says; a yes is to the version that was `shown`. Raises `click.UsageError`,
-    `AdminError`, `BrokerUnavailable`."""
+    """Do what one line typed at `watch` says. A yes is to the version that was `shown`, all of it; what was not, is
+    shown instead. Raises `click.UsageError`, `AdminError`, `BrokerUnavailable`."""
     verb, _, rest = text.strip().partition(" ")
     id, _, reason = (part.strip() for part in rest.strip().partition(" "))
     if verb not in ("a", "d", "s", *_REASONED) or not id or (verb not in ("a", "s") and not reason):
@@ -141,18 +144,33 @@ def answer(text: str, shown: dict[str, str]) -> str:
     with connected() as clients:
         client, found = find(clients, id, grants=verb == "r")
         if verb == "s":
-            question = client.request("approvals/show", {"id": found})["question"]
-            shown[found] = question["version"]
-            return page(question)
+            return _show(client, found, shown)
         if verb == "r":
             client.request(_REASONED[verb], {"id": found, "reason": reason})
             return f"{printable(found)}: revoked"
-        digest = shown.get(found, "")
-        if verb == "b":
-            params = {"id": found, "reason": reason, "digest": digest}
-            return verdict(client.request(_REASONED[verb], params)["question"])
-        yes = verb == "a"
-        return verdict(cast_vote(client, found, yes=yes, reason=reason, digest=digest if yes else ""))
+        if verb == "d":
+            return verdict(cast_vote(client, found, yes=False, reason=reason))
+        if found not in shown:
+            return f"{_show(client, found, shown)}\n\n{_UNREAD}"
+        try:
+            return verdict(_agree(client, verb, found, reason, shown[found]))
+        except AdminError as error:
+            if error.name != "unread":
+                raise
+            return f"{_show(client, found, shown)}\n\n{printable(str(error))}\n{_UNREAD}"
+
+
+def _show(client: AdminClient, id: str, shown: dict[str, str]) -> str:
+    question = client.request("approvals/show", {"id": id})["question"]
+    shown[id] = question["version"]
+    return page(question)
+
+
+def _agree(client: AdminClient, verb: str, id: str, reason: str, digest: str) -> Question:
+    if verb == "a":
+        return cast_vote(client, id, yes=True, reason=reason, digest=digest)
+    question: Question = client.request(_REASONED[verb], {"id": id, "reason": reason, "digest": digest})["question"]
+    return question
 
 
 def _follow(client: AdminClient, news: queue.SimpleQueue[News]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -72,9 +73,8 @@ class Answering:
             title="Other arguments",
             question=question,
             version=version_of(question),
-            changes=texts.difference(question.canonical, amended),
-            asked=texts.outline(question.canonical),
-            amended=texts.whole(amended),
+            changes=await to_thread.run_sync(texts.difference, question.canonical, amended),
+            amended=await to_thread.run_sync(texts.whole, amended),
             same=amended == question.canonical,
             reason=form.get("reason", ""),
         )

@@ -46,7 +46,6 @@ class Entering:
         """Off to the provider."""
         if self._oidc is None:
             raise Turned(404, "There is no such page.")
-        self._require_room(request)
         to = request.query_params.get("to", "")
         try:
             url, cookie = await self._oidc.begin(to if is_id(to) else "")

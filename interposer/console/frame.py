@@ -91,20 +91,21 @@ class Frame:
 
         return answer
 
-    def by_form(self, act: Act) -> Endpoint:
+    def by_form(self, act: Act, *, bounded: bool = True) -> Endpoint:
         """What a form of ours does, for whoever is logged in, after their token was looked at again."""
 
         async def answer(request: Request) -> Response:
             login = self.login(request)
             if login is None:
                 raise Turned(403, "You are not logged in any more. Nothing was done.")
-            if not login.posts.take(self.console.clock.monotonic()):
-                raise Turned(429, "That was too much at once. Nothing was done; try again in a minute.")
             form = await self.form(request)
             if not login.speaks(form.get("csrf", "")):
                 raise Turned(403, "That form is not one that you were given. Nothing was done.")
             if not login.holds(form.get("key", "")):
                 raise Turned(403, "This browser is not the one that logged in here, or forgot it. Log in again.")
+            # Last: who has the cookie alone uses up nothing of the person's.
+            if bounded and not login.posts.take(self.console.clock.monotonic()):
+                raise Turned(429, "That was too much at once. Nothing was done; try again in a minute.")
             await self._recheck(login)
             return await act(request, login, form)
 

@@ -16,7 +16,11 @@ from interposer.identity.trust import Identity
 from interposer.model import Principal, Question
 from interposer.ports import Clock
 
+from .texts import beyond
+
 LOGINS = 256
+OWN_LOGINS = 8
+"""Of one person; the oldest ends, so that nobody drives others out."""
 TOKENS = 64
 STREAMS = 4
 """Live connections of one login."""
@@ -24,8 +28,8 @@ POSTS = (30, 60.0)
 """At most so many in so many seconds, for one login."""
 FAILURES = (10, 60.0)
 """Logins that failed, from one address."""
-ATTEMPTS = (40, 60.0)
-"""Logins at a provider that were begun or finished, from one address: each may cost a request to it."""
+ATTEMPTS = (600, 60.0)
+"""Logins at a provider that were finished, from one address (of a proxy, everybody's): each costs a request to it."""
 _REMEMBERED = 2_000
 _ADDRESSES = 1_024
 
@@ -149,9 +153,13 @@ class Logins:
         cookie = randomness.token_urlsafe(32)
         login = Login(principal, randomness.token_urlsafe(32), now + lasts_s, budget(POSTS, now), identity)
         login.key = _digest(key) if key else b""
+        person = (principal.issuer, principal.subject)
+        own = [at for at, each in self._logins.items() if (each.principal.issuer, each.principal.subject) == person]
+        for at in own[: max(0, len(own) + 1 - OWN_LOGINS)]:
+            self._close(at)
+        while len(self._logins) >= LOGINS:
+            self._close(next(iter(self._logins)))
         self._logins[_digest(cookie)] = login
-        while len(self._logins) > LOGINS:
-            self._logins.popitem(last=False)
         return cookie, login
 
     def find(self, cookie: str) -> Login | None:
@@ -169,7 +177,10 @@ class Logins:
 
     def end(self, cookie: str) -> None:
         """Log out."""
-        login = self._logins.pop(_digest(cookie), None)
+        self._close(_digest(cookie))
+
+    def _close(self, at: bytes) -> None:
+        login = self._logins.pop(at, None)
         if login is not None:
             login.ends_at = self._clock.monotonic()  # its live connections see it
 
@@ -179,7 +190,7 @@ class Logins:
         return self._spend(self._failures, FAILURES, address)
 
     def may_try(self, address: str) -> bool:
-        """One more attempt at the provider; whether this address has any left."""
+        """One more login to finish at the provider; whether this address has any left."""
         return self._spend(self._attempts, ATTEMPTS, address)
 
     def _spend(self, budgets: OrderedDict[str, Budget], rate: tuple[int, float], address: str) -> bool:
@@ -192,7 +203,8 @@ class Logins:
 
 
 READ_WHOLE_BYTES = 4 * 1024
-"""Arguments beyond it must be opened before they can be approved."""
+READ_WHOLE_LINES = 40
+"""Arguments beyond either must be opened before they can be approved."""
 DESTRUCTIVE_S = 1.5
 
 
@@ -203,7 +215,8 @@ def reading_s(question: Question) -> float:
 
 def long(question: Question) -> bool:
     """Whether the page shows only the outline of its arguments."""
-    return max(len(question.canonical), len(question.amended)) > READ_WHOLE_BYTES
+    both = (question.canonical, question.amended)
+    return any(len(raw) > READ_WHOLE_BYTES or beyond(raw, READ_WHOLE_LINES) for raw in both)
 
 
 def unread(login: Login, question: Question, version: str, now: float) -> str:

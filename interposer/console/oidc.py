@@ -34,6 +34,8 @@ ATTEMPT_S = 600.0
 DEADLINE_S = 10.0
 LIMIT_BYTES = 256 * 1024
 KNOWN_S = 300.0
+FAILED_S = 5.0
+"""How long a provider that could not be asked is not asked again."""
 _USED = 4_096
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "interposer"}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -70,6 +72,8 @@ class Oidc:
         self._redirect = f"{console.listener.base}/login/callback"
         self._key = randomness.token_bytes(32)
         self._provider: _Provider | None = None
+        self._asking = anyio.Lock()
+        self._failed: tuple[float, str] | None = None
         self._used: OrderedDict[str, None] = OrderedDict()
         self._tls = httpx2.create_ssl_context(trust_env=True)
 
@@ -134,8 +138,18 @@ class Oidc:
     # -- the provider
 
     async def _known(self) -> _Provider:
-        """OIDC Discovery 1.0 §4."""
-        now = self._clock.monotonic()
+        """OIDC Discovery 1.0 §4. However many want to know, it is asked once: beginning a login needs no bound."""
+        async with self._asking:
+            now = self._clock.monotonic()
+            if self._failed is not None and now - self._failed[0] < FAILED_S:
+                raise LoginFailed(self._failed[1])
+            try:
+                return await self._discovered(now)
+            except LoginFailed as failed:
+                self._failed = now, str(failed)
+                raise
+
+    async def _discovered(self, now: float) -> _Provider:
         if self._provider is None or now - self._provider.read_at >= KNOWN_S:
             raw = await self._asked("GET", f"{self._chosen.issuer.rstrip('/')}/.well-known/openid-configuration")
             if raw.get("issuer") != self._chosen.issuer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import socket
 import ssl
@@ -14,6 +13,7 @@ from interposer.errors import ConfigurationError, Problem
 
 _BACKLOG = 64
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 _QUESTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -37,12 +37,14 @@ class Listener:
         """Raises `ConfigurationError`."""
         if place.url and urlsplit(place.url).path not in ("", "/"):
             raise _problem("console.url", "expected an address without a path; give the console a host name of its own")
+        if place.host in _EVERYWHERE and not place.url:
+            raise _problem("console.url", f"is needed where `host` is {place.host}: say how people reach the console")
         self.tls = _tls(place) if place.certificate else None
         self.socket = _bound(place)
         port: int = self.socket.getsockname()[1]
         scheme = "http" if self.tls is None else "https"
         named = f"[{place.host}]" if ":" in place.host else place.host
-        names = {named, *(_LOOPBACK if place.host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::") else ())}  # noqa: S104
+        names = {named, *(_LOOPBACK if place.host in ("127.0.0.1", "::1", "localhost", *_EVERYWHERE) else ())}
         hosts = {f"{name}:{port}".lower() for name in names}
         default = f":{443 if self.tls else 80}"
         hosts |= {host.removesuffix(default) for host in hosts if host.endswith(default)}
@@ -56,6 +58,8 @@ class Listener:
             hosts.add(named)
             origins.add(self.base)
         self.hosts, self.origins = frozenset(hosts), frozenset(origins)
+        self.proxied = self.tls is None and self.base.startswith("https:")
+        """Everybody comes from the address of the proxy that speaks https."""
         self.secure = self.base.startswith("https:")
         self.cookie = "__Host-interposer" if self.secure else f"interposer-{port}"
         """Cookies know no ports: two brokers on one host must not overwrite each other's."""
@@ -83,9 +87,12 @@ def _bound(place: Place) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((place.host, place.port))
         listener.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
-        why = "this port is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+        # The number of a `gaierror` is none of errno's; a name that is no host name at all has neither.
+        why = getattr(error, "strerror", None) or "this is no name of a host"
+        if getattr(error, "errno", 0) == errno.EADDRINUSE:
+            why = "this port is in use"
         raise _problem("console", f"cannot listen on {place.host}:{place.port}: {why}") from error
     listener.setblocking(False)
     return listener

@@ -3,7 +3,7 @@ here but what is remembered of a reader: that they have had a version before the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote_plus
 
@@ -15,12 +15,13 @@ from interposer.ballot import may_answer, version_of
 from interposer.canonical import parse
 from interposer.errors import MaskFault
 from interposer.figures import figures
+from interposer.grant import Grant
 from interposer.model import MatchedRule, Question, QuestionState
 
 from . import texts
 from .frame import Frame, Turned
-from .logins import Login, long, reading_s
-from .proposals import suggested
+from .logins import Login, Version, long, reading_s
+from .proposals import Form, suggested
 
 LISTED = 100
 """Questions on one page."""
@@ -63,28 +64,45 @@ class Reading:
     async def question(self, request: Request, login: Login) -> Response:
         question = await self._frame.question(request, login)
         told = TOLD.get(request.query_params.get("told", ""), "")
-        # The script takes single parts of the page: what it fetched, nobody has seen as a whole.
-        return await self.sheet(question, login, told=told, seen="x-part" not in request.headers)
+        return await self.sheet(question, login, told=told, seen=_navigated(request))
 
     async def arguments(self, request: Request, login: Login) -> Response:
         question = await self._frame.question(request, login)
         version = version_of(question)
-        login.open((question.id, version), self._console.clock.monotonic())
+        seen = _navigated(request)
+        if seen and not login.key:
+            login.open((question.id, version), self._console.clock.monotonic())
         return self._frame.page(
             "arguments.html",
             login,
             title="All of the arguments",
             question=question,
             version=version,
-            asked=await to_thread.run_sync(texts.whole, question.canonical),
-            amended=await to_thread.run_sync(texts.whole, question.amended) if question.amended else None,
+            asked=await to_thread.run_sync(texts.whole, question.canonical) if seen else None,
+            amended=await to_thread.run_sync(texts.whole, question.amended) if seen and question.amended else None,
         )
+
+    async def seen(self, request: Request, login: Login, form: Form) -> Response:
+        """The browser that logged in says that the call's page is before its person; the cookie alone cannot."""
+        return await self._mark(login.serve, request, login, form)
+
+    async def opened(self, request: Request, login: Login, form: Form) -> Response:
+        """The same of the page with all of the arguments."""
+        return await self._mark(login.open, request, login, form)
+
+    async def _mark(
+        self, remember: Callable[[Version, float], None], request: Request, login: Login, form: Form
+    ) -> Response:
+        question = await self._frame.question(request, login)
+        if form.get("version") == version_of(question):
+            remember((question.id, version_of(question)), self._console.clock.monotonic())
+        return Response(status_code=204)
 
     async def grants(self, request: Request, login: Login) -> Response:
         active = [each for each in await self._desk.grants() if self._frame.sees(login.principal, each.terms)]
         every = await self._desk.grants(active=False)
         over = [each for each in every if each.state != "active" and self._frame.sees(login.principal, each.terms)]
-        schemas = {each.id: texts.whole(each.schema).text for each in active if each.schema}
+        schemas = await to_thread.run_sync(_schemas, active)
         told = TOLD.get(request.query_params.get("told", ""), "")
         return self._frame.page(
             "grants.html", login, title="Standing grants", active=active, over=over[:LISTED], schemas=schemas, told=told
@@ -124,17 +142,20 @@ class Reading:
         status: int = 200,
         seen: bool = True,
     ) -> Response:
-        """The page of one call. With `seen`, this person has had this version before them from now on; without, there
-        are no arguments on it."""
+        """The page of one call. With `seen`, this person has had this version before them from now on (where their
+        browser has a key: from when its script says so); without, there are no arguments on it."""
         version, now = version_of(question), self._console.clock.monotonic()
         key = (question.id, version)
-        if seen:
+        if seen and not login.key:
             login.serve(key, now)
         # Of the page that the script asks for, it takes the state alone.
         effective = (question.amended or question.canonical) if seen else b""
         # A megabyte takes a while, and calls go on beside.
         shown = await to_thread.run_sync(texts.outline if long(question) else texts.whole, effective)
         waited_s = now - (login.served_at(key) or now)
+        changes: Sequence[texts.Line] = ()
+        if question.amended and seen:
+            changes = await to_thread.run_sync(texts.difference, question.canonical, question.amended)
         earlier = await self._earlier(question, login) if seen else []
         return self._frame.page(
             "question.html",
@@ -144,12 +165,12 @@ class Reading:
             question=question,
             version=version,
             shown=shown,
-            changes=texts.difference(question.canonical, question.amended) if question.amended and seen else (),
+            changes=changes,
             rules=[(rule, self._text(rule)) for rule in question.rules],
             masked=sorted(self._console.around.obligations(question.skill).mask),
             findings=self._findings(effective),
             earlier=earlier,
-            since=_since(question, earlier),
+            since=await to_thread.run_sync(_since, question, earlier),
             wait_s=max(0.0, reading_s(question) - waited_s),
             opened=not long(question) or login.has_opened(key),
             answers=may_answer(login.principal, question.terms),
@@ -188,6 +209,16 @@ class Reading:
         except MaskFault:
             return None
         return sorted(counts.items())
+
+
+def _navigated(request: Request) -> bool:
+    """Whether somebody goes to this page. The script takes single parts of it: what it fetched, nobody has seen as a
+    whole."""
+    return "x-part" not in request.headers and request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+
+
+def _schemas(grants: Sequence[Grant]) -> dict[str, str]:
+    return {each.id: texts.whole(each.schema).text for each in grants if each.schema}
 
 
 def _since(question: Question, earlier: Sequence[Earlier]) -> Sequence[texts.Line]:

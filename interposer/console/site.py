@@ -35,8 +35,8 @@ def site(console: Console) -> Asgi:
     def read(path: str, page: Page) -> Route:
         return Route(path, frame.for_people(page), methods=["GET"])
 
-    def act(path: str, does: Act) -> Route:
-        return Route(path, frame.by_form(does), methods=["POST"])
+    def act(path: str, does: Act, *, bounded: bool = True) -> Route:
+        return Route(path, frame.by_form(does, bounded=bounded), methods=["POST"])
 
     routes = [
         read("/", reading.inbox),
@@ -45,6 +45,8 @@ def site(console: Console) -> Asgi:
         read("/grants", reading.grants),
         read("/history", reading.history),
         read("/sessions", reading.sessions),
+        act("/q/{id}/seen", reading.seen, bounded=False),
+        act("/q/{id}/opened", reading.opened, bounded=False),
         act("/q/{id}/approve", answering.approve),
         act("/q/{id}/deny", answering.deny),
         act("/q/{id}/break-glass", answering.break_glass),

@@ -10,12 +10,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
+from json.encoder import encode_basestring_ascii
 from typing import Literal
 
 from interposer.canonical import digest_bytes
-from interposer.display import printable_json
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+"""A string that was cut off ends with the text: were it no token, every quote in it would be tried as a beginning."""
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
+_UNSEEN = {code: f"\\u{code:04x}" for code in (*range(0x20), 0x7F)}
 _INDENT = "  "
 _STRING = 160
 """Characters of a string that an outline shows."""
@@ -64,11 +67,28 @@ def lines(raw: bytes) -> list[str]:
     return list(_lines(raw, None))
 
 
+def beyond(raw: bytes, most: int) -> bool:
+    """Whether it stands on more lines than so many."""
+    return len(list(islice(_lines(raw, None), most + 1))) > most
+
+
+def _tokens(raw: bytes) -> Iterator[re.Match[str]]:
+    """Not escaped yet: what is left out of an outline is not worth it."""
+    return _TOKEN.finditer(raw.decode("utf-8", "replace"))
+
+
+def _ascii(text: str) -> str:
+    """As `display.printable_json` has it, a megabyte in milliseconds."""
+    if not text.isascii():
+        text = _FOREIGN.sub(lambda run: encode_basestring_ascii(run[0])[1:-1], text)
+    return text if text.isprintable() else text.translate(_UNSEEN)
+
+
 def _lines(raw: bytes, cut: int | None) -> Iterator[str]:
     """With `cut`, strings beyond so many characters lose their middle."""
     line: list[str] = []
     depth, before = 0, ""
-    for match in _TOKEN.finditer(printable_json(raw)):
+    for match in _tokens(raw):
         piece = match[0]
         opened = before in ("{", "[")
         if piece in ("}", "]"):
@@ -76,7 +96,7 @@ def _lines(raw: bytes, cut: int | None) -> Iterator[str]:
         if opened if piece not in ("}", "]") else not opened:
             yield "".join(line)
             line = [_INDENT * depth]
-        line.append(piece if cut is None else _cut(piece, cut))
+        line.append(_ascii(piece) if cut is None else _cut(piece, cut))
         if piece in ("{", "["):
             depth += 1
         elif piece == ",":
@@ -89,15 +109,19 @@ def _lines(raw: bytes, cut: int | None) -> Iterator[str]:
 
 
 def _cut(piece: str, most: int) -> str:
-    if len(piece) <= most:
-        return piece
+    if len(piece) <= most and len(found := _ascii(piece)) <= most:
+        return found
     half = most // 2
-    return f"{piece[:half]} … {len(piece) - 2 * half:,} characters … {piece[-half:]}"
+    return f"{_ascii(piece[:half])[:half]} … {len(piece):,} characters in all … {_ascii(piece[-half:])[-half:]}"
 
 
 def preview(raw: bytes, most: int = 160) -> str:
     """The beginning of it on one line, long strings cut."""
-    text = "".join(_cut(piece, 64) for piece in _TOKEN.findall(printable_json(raw[:_PREVIEWED])))
+    text = ""
+    for match in _tokens(raw[:_PREVIEWED]):
+        text += _cut(match[0], 64)
+        if len(text) > most:
+            break
     return text if len(text) <= most and len(raw) <= _PREVIEWED else f"{text[:most]} …"
 
 

@@ -19,7 +19,7 @@ from interposer.model import Effect, MatchedRule, Rate
 from interposer.terms import ApprovalTerms
 
 from . import units
-from .approval import read_approval
+from .approval import APPROVAL_KEYS, read_approval
 from .conditions import Arguments, BadCondition, Condition, Hint
 from .expressions import When
 from .matchers import MATCHERS
@@ -30,6 +30,7 @@ from .strict_yaml import Node, read
 
 KEYS = ("version", "rules", "otherwise", "obligations")
 RULE_KEYS = ("id", "effect", "skills", "who", "hints", "arguments", "match", "when", "message", "approval")
+_INSIDE = dict.fromkeys(APPROVAL_KEYS, "approval")
 WHO_KEYS = ("groups", "subjects", "issuers", "clients", "uids")
 HINTS = {
     "readOnly": "readOnlyHint",
@@ -90,7 +91,7 @@ class _Reading(Reading):
         return tuple(rule for child in self.items(node, what) if (rule := self.rule(child)) is not None)
 
     def rule(self, node: Node) -> Rule | None:
-        members = self.mapping(node, "a rule", RULE_KEYS)
+        members = self.mapping(node, "a rule", RULE_KEYS, inside=_INSIDE)
         if not isinstance(node.value, dict):
             return None
         before = len(self.problems)

@@ -19,6 +19,8 @@ from .combined import combine_terms
 from .engine import Policy
 from .rules import Obligation, Rule, Who
 
+_DAY_MIN = 24 * 60
+_UNITS = ((3600, "h"), (60, "m"))
 _RANK = {Effect.ALLOW: 0, Effect.ASK: 1, Effect.DENY: 2}
 
 
@@ -38,6 +40,8 @@ def lint(policy: Policy, skills: Collection[str] | None = None) -> list[Finding]
         *_overruled(document.otherwise, document.otherwise),
         *_never_consulted(document.rules, document.otherwise),
         *_unanswerable((*document.rules, *document.otherwise)),
+        *_unawaited((*document.rules, *document.otherwise)),
+        *_ungiven((*document.rules, *document.otherwise)),
         *_unkept((*document.rules, *document.otherwise), document.obligations),
         *_loose((*document.rules, *document.otherwise)),
     ]
@@ -92,6 +96,45 @@ def _never_open(windows: Sequence[Sequence[Window]]) -> bool:
             if is_open(windows, moment.timestamp()):
                 return False
     return True
+
+
+def _unawaited(rules: Collection[Rule]) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.terms is None:
+            continue
+        expires_s, closed_s = rule.terms.expires_s, max(map(_closed_s, rule.terms.windows), default=0.0)
+        if expires_s < closed_s:
+            said = f"expires after {_time(expires_s)}, and between its hours lie up to {_time(closed_s)}: what is"
+            yield _on(rule, f"{said} asked early in them ends before a yes can count; lengthen `expires`", note=True)
+
+
+def _closed_s(alternatives: Collection[Window]) -> float:
+    """The longest time of a week in which none of them is open; weeks in which clocks are changed differ a little."""
+    from datetime import datetime, timedelta
+    from zoneinfo import ZoneInfo
+
+    open_: list[tuple[float, float]] = []
+    for window in alternatives:
+        lasts_min = (window.closes_min - window.opens_min - 1) % _DAY_MIN + 1
+        for day in range(21):
+            opens = datetime(2026, 1, 5, *divmod(window.opens_min, 60), tzinfo=ZoneInfo(window.zone)) + timedelta(day)
+            if opens.weekday() in window.days:
+                open_.append((opens.timestamp(), opens.timestamp() + lasts_min * 60))
+    longest, until = 0.0, min((closes for _, closes in open_), default=0.0)
+    for opens_at, closes_at in sorted(open_):
+        longest, until = max(longest, opens_at - until), max(until, closes_at)
+    return longest
+
+
+def _time(seconds: float) -> str:
+    return next((f"{seconds / unit:g}{name}" for unit, name in _UNITS if seconds >= unit), f"{seconds:g}s")
+
+
+def _ungiven(rules: Collection[Rule]) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.terms is not None and rule.terms.cap is not None and rule.terms.cap.uses == 1:
+            said = "lets approvers grant no more than once: `uses: 1` is the call in question itself"
+            yield _on(rule, f"{said}; write 2 or more, or `grant: once`", note=True)
 
 
 def _unkept(rules: Collection[Rule], obligations: Collection[Obligation]) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from interposer.errors import Problem
@@ -10,6 +11,7 @@ from interposer.errors import Problem
 from .strict_yaml import Node
 
 T = TypeVar("T")
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Reading:
@@ -75,13 +77,17 @@ class Reading:
             return None
         return node.value
 
-    def mapping(self, node: Node, what: str, allowed: Sequence[str]) -> dict[str, Node]:
+    def mapping(
+        self, node: Node, what: str, allowed: Sequence[str], *, inside: Mapping[str, str] = _NONE
+    ) -> dict[str, Node]:
+        """`inside`: keys that are often written here, and the key of `allowed` that they belong under."""
         if not isinstance(node.value, dict):
             self.at(node, f"{what}: expected a mapping, found {shown(node)}")
             return {}
         for key in node.value:
             if key not in allowed:
-                self.refuse(*node.keys[key], f"unknown key {key!r} in {what}: {nearest(key, allowed)}")
+                meant = f"`{key}` belongs inside `{inside[key]}`" if key in inside else nearest(key, allowed)
+                self.refuse(*node.keys[key], f"unknown key {key!r} in {what}: {meant}")
         return {key: child for key, child in node.value.items() if key in allowed}
 
 

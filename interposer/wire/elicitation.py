@@ -1,15 +1,14 @@
 """Elicitation: asking a client's own user, inside of a call (legacy) or between its rounds (2026-07-28, SEP-2322).
 
-What is asked is fixed here: a link to the console, or one yes or no. Nothing of an upstream's is in it, and arguments
-are ASCII, so that they cannot look like something else. An answer is what it says, and nothing more: whether it counts
-is for the desk.
+What is asked is fixed here: a link to the console, or one yes or no about a whole call. Nothing of an upstream's is in
+it, and arguments are ASCII, so that they cannot look like something else. An answer is what it says, and nothing more:
+whether it counts is for the desk.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from interposer.canonical import digest_bytes
 from interposer.display import printable, printable_json
 from interposer.errors import INVALID_PARAMS, BadMessage
 from interposer.model import Json, JsonObject
@@ -39,14 +38,16 @@ def declared(capabilities: JsonObject, mode: str) -> bool:
     return isinstance(found.get(mode), dict) or (mode == "form" and not found)
 
 
+def fits(skill: str, arguments: bytes) -> bool:
+    """Whether a form can show all of a call: nobody says yes to what they were not shown."""
+    return len(skill) <= _NAME_CHARS and len(printable_json(arguments)) <= _SHOWN_CHARS
+
+
 def form(skill: str, arguments: bytes) -> JsonObject:
-    """The parameters of one yes or no about a call; `arguments` are canonical JSON."""
-    shown = printable_json(arguments)
-    if len(shown) > _SHOWN_CHARS:
-        shown = f"{shown[:_SHOWN_CHARS]}… ({len(arguments)} bytes in all, SHA-256 {digest_bytes(arguments)})"
+    """The parameters of one yes or no about a call that `fits`; `arguments` are canonical JSON."""
     field = {"type": "boolean", "title": "Run it", "description": "Yes runs exactly this call, once."}
     return {
-        "message": f"May this call be made? {_named(skill)} with the arguments {shown}",
+        "message": f"May this call be made? {_named(skill)} with the arguments {printable_json(arguments)}",
         "requestedSchema": {"type": "object", "properties": {FIELD: field}, "required": [FIELD]},
     }
 

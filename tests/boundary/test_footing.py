@@ -22,13 +22,19 @@ STRANGER = 64321
 MORE = """revoked: revoked.yaml
 issuers: [{issuer: "https://id.example.org", audience: interposer, keys: {file: keys.json}}]
 listen: {socket: {path: run/agents.sock}}
+console:
+  enabled: true
+  login: {issuer: "https://login.example.org", client_id: console, keys: {file: login.json}}
 """
+KEPT = ("revoked.yaml", "keys.json", "login.json")
+"""What it names."""
 Place = Callable[[Installation, Person], Path]
 PLACES: dict[str, Place] = {
     "configuration": lambda _, person: person.home / "interposer.yaml",
     "policy": lambda _, person: person.home / "policy.yaml",
     "deny list": lambda _, person: person.home / "revoked.yaml",
     "keys of an issuer": lambda _, person: person.home / "keys.json",
+    "keys of the login": lambda _, person: person.home / "login.json",
     "credential": lambda _, person: person.home / "credential",
     "folder of the configuration": lambda _, person: person.home,
     "state": lambda _, person: person.home / "state",
@@ -65,6 +71,7 @@ def person(installation: Installation) -> Iterator[Person]:
     brokers.configured(installation, person, "x" * 20, MORE)
     person.file("revoked.yaml", "version: 1\n")
     person.file("keys.json", '{"keys": []}')
+    person.file("login.json", '{"keys": []}')
     for name in ("state", "state/pins", "run"):
         (person.home / name).mkdir(mode=0o700)
         os.chown(person.home / name, person.uid, person.uid)
@@ -161,7 +168,7 @@ def test_what_a_configuration_names_is_looked_at(tmp_path: Path) -> None:
     """Files and folders are found from the configuration's own folder; what is not there yet counts as well."""
     (tmp_path / "interposer.yaml").write_text(f"version: 1\npolicy: p.yaml\nstate: s\n{MORE}")
     chosen = settings(str(tmp_path / "interposer.yaml"), None, ["true"])
-    names = {str(tmp_path / name) for name in ("interposer.yaml", "p.yaml", "revoked.yaml", "keys.json")}
+    names = {str(tmp_path / name) for name in ("interposer.yaml", "p.yaml", *KEPT)}
     assert set(chosen.stands_on()) == names
     assert set(chosen.passes()) == {str(tmp_path / "s"), str(tmp_path / "run")}
     (tmp_path / "s").mkdir()

@@ -392,10 +392,18 @@ def test_keys_and_programs_of_credentials_are_places_too(tmp_path: Path) -> None
     program.chmod(0o755)
     file.write_text(
         "version: 1\nissuers: [{issuer: 'https://a.example', audience: broker, keys: {file: keys.json}}]\n"
+        "console: {enabled: true, tls: {certificate: tls.pem, key: tls.key},\n"
+        "  login: {issuer: 'https://b.example', client_id: c, keys: {file: login.json}}}\n"
+        f"approvals: {{notify: [{{command: [{tmp_path}/told]}}, "
+        "{webhook_from: 'file:address', secret: 'file:signing'}]}\n"
         f"callers: [{{uid: 64101, subject: a}}]\nlisten: {{socket: {{uids: [64102]}}}}\nupstreams:\n"
         f"  crm: {{command: [cat], credential: {{env: KEY, source: 'command:{program} x'}}}}\n"
     )
     told = parts.targets(settings(str(file), None, []), tmp_path / "state", os.getpid())
     done = {place["path"]: tuple(place["do"]) for place in told["places"]}
-    assert done[str(tmp_path / "keys.json")] == done[str(program)] == done[str(tmp_path)] == targets.KEPT
+    for kept in ("keys.json", "login.json", "tls.pem", "told"):
+        assert done[str(tmp_path / kept)] == targets.KEPT
+    for secret in ("tls.key", "state/seal.key", "address", "signing"):
+        assert done[str(tmp_path / secret)] == targets.SECRET
+    assert done[str(program)] == done[str(tmp_path)] == targets.KEPT
     assert told["callers"] == [64101, 64102]

@@ -253,3 +253,12 @@ async def test_whoever_has_left_must_be_known_still(principal: Principal, known:
 async def test_an_issuer_vouches_for_whom_it_sent(idp: Provider, clock: HandClock, fetcher: Fetcher) -> None:
     """Its tokens' owners may have left, as long as it is trusted."""
     await everyone(idp, clock, fetcher).still(Principal(idp.url, "alice"), "s_1")
+
+
+async def test_whoever_has_left_has_the_groups_of_now(idp: Provider, clock: HandClock, fetcher: Fetcher) -> None:
+    """What the configuration took from somebody since they asked is theirs no more; a token's groups are remembered."""
+    who = Everyone(Callers([KnownCaller("ann", ("staff",), uid=1000), KnownCaller("bot", ("agents",), label="b")]))
+    assert (await who.still(GONE, "s_1")).groups == ("staff",)
+    assert (await who.still(Principal("token", "bot", ("admins",)), "s_1")).groups == ("agents",)
+    token = Principal(idp.url, "alice", ("leads",))
+    assert await everyone(idp, clock, fetcher).still(token, "s_1") == token

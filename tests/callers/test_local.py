@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from interposer.callers.local import Callers, KnownCaller
@@ -98,3 +100,56 @@ def test_a_table_that_could_be_misread_is_refused(rows: list[KnownCaller]) -> No
     """Rows that name nobody, two at once, or somebody else are configuration errors."""
     with pytest.raises(ConfigurationError):
         Callers(rows)
+
+
+TEAM = KnownCaller(groups=("team",), gid=50)
+
+
+def primary(monkeypatch: pytest.MonkeyPatch, **gids: int) -> None:
+    """The users that the machine knows, and their primary groups."""
+
+    def getpwuid(uid: int) -> SimpleNamespace:
+        return SimpleNamespace(pw_gid={int(name[1:]): gid for name, gid in gids.items()}[uid])
+
+    monkeypatch.setattr("interposer.callers.local.pwd.getpwuid", getpwuid)
+
+
+async def test_somebody_who_left_in_this_run_is_who_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer of this run keeps what its gid brought."""
+    primary(monkeypatch)
+    callers = Callers([ANN, TEAM])
+    peer = await callers.authenticate(Caller("unix", uid=1000, gid=50))
+    assert peer.groups == ("support", "team")
+    assert callers.now(peer) == peer
+
+
+@pytest.mark.parametrize(
+    ("asked", "gid", "now"),
+    [
+        (("support", "team"), 50, ("support", "team")),
+        (("support", "team", "old"), 50, ("support", "team")),
+        (("support", "team"), 51, ("support",)),
+        (("support", "team"), None, ("support",)),
+        (("support",), 50, ("support",)),
+        ((), 50, ("support",)),
+    ],
+)
+async def test_somebody_who_left_before_has_their_primary_groups_row(
+    monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], gid: int | None, now: tuple[str, ...]
+) -> None:
+    """After a start a gid's row counts for whom it counted, if it still is that user's group; nobody gains one."""
+    primary(monkeypatch, **({} if gid is None else {"u1000": gid}))
+    found = Callers([ANN, TEAM]).now(Principal("local", "ann", asked, uid=1000))
+    assert found is not None
+    assert found.groups == now
+
+
+async def test_owner_of_several_tokens_who_left_has_what_all_of_them_say() -> None:
+    """Nobody remembers which token it was: one that says less is believed, unless nothing changed."""
+    bot = [KnownCaller("bot", groups, label=label) for groups, label in ((("a", "b"), "one"), (("b", "c"), "two"))]
+    callers = Callers(bot)
+    for groups, now in ((("a", "b"), ("a", "b")), (("a", "b", "c"), ("b",))):
+        found = callers.now(Principal("token", "bot", groups))
+        assert found is not None
+        assert found.groups == now
+    assert callers.now(Principal("token", "other")) is None

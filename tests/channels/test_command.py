@@ -60,6 +60,21 @@ async def test_exit_code_is_the_answer(code: int, verdict: str) -> None:
     assert (answer.verdict, answer.status) == (verdict, f"exit {code}")
 
 
+@pytest.mark.parametrize("use_uvloop", [True, False])
+def test_program_that_reads_nothing_is_no_fault(use_uvloop: bool) -> None:
+    """A program that is gone before anything could be written to it answers with its exit code, on both event loops."""
+
+    async def tell() -> set[str]:
+        said = set[str]()
+        with anyio.fail_after(20):
+            for _ in range(20):
+                for program in ("/bin/true", "/bin/false"):
+                    said.add((await CommandHook([program]).tell(notice(QUESTION, link))).status)
+        return said
+
+    assert anyio.run(tell, backend_options={"use_uvloop": use_uvloop}) == {"exit 0", "exit 1"}
+
+
 async def test_program_that_is_not_there_is_tried_again() -> None:
     """A program that is being replaced is no end."""
     with pytest.raises(OSError, match="nowhere"):

@@ -167,6 +167,59 @@ async def test_announcing_waits_for_nobody_and_is_bounded(caplog: pytest.LogCapt
     assert len([one for one in caplog.records if "dropped" in one.message]) == 1
 
 
+async def test_broken_glass_is_told_however_much_waits() -> None:
+    """It takes the place of the newest other notice, never of the one that is being told, and of no other of its own
+    kind; the news of the one that made room stay in order."""
+    clock, told, asked = HandTurned(), Told(), anyio.Event()
+    heard: list[tuple[str, str]] = []
+
+    async def slow(notice: Notice) -> Answer:
+        heard.append((notice.question.id, notice.event))
+        if not asked.is_set():
+            asked.set()
+            await anyio.sleep_forever()
+        return Answer("delivered", "200")
+
+    channel = Sender("w", slow, link, told, clock, timeout_s=0.05, give_up_s=60, jitter=lambda: 1.0, wait=clock.wait)
+    broken = [
+        voted(replace(QUESTION, id=f"q_b{number}", state=QuestionState.GRANTED), broke_glass=True)
+        for number in range(sender.QUEUE + 1)
+    ]
+    async with running(channel):
+        await channel.announce(QUESTION)
+        with anyio.fail_after(5):
+            await asked.wait()
+        for number in range(sender.QUEUE - 1):
+            clock.at += 0.001
+            await channel.announce(replace(QUESTION, id=f"q_{number + 2}"))
+        for each in broken:
+            await channel.announce(each)
+        ended = await told.until(sender.QUEUE + 2)
+    assert heard[0] == (QUESTION.id, "opened")
+    assert [id for id, event in heard[1:] if event == "broke_glass"] == [each.id for each in broken]
+    assert {one.question.id for one in ended} == {QUESTION.id, *(each.id for each in broken)}
+    assert channel.dropped == len(broken)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [RuntimeError("WriteUnixTransport closed"), EOFError(), KeyError("x"), anyio.ClosedResourceError()],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_no_fault_of_a_receiver_leaves_the_channel(fault: Exception) -> None:
+    """Whatever event loops and libraries raise is an attempt that failed, and in the end given up and recorded."""
+    clock, told = HandTurned(), Told()
+
+    async def faulty(notice: Notice) -> Answer:
+        raise fault
+
+    channel = Sender("w", faulty, link, told, clock, timeout_s=5, give_up_s=2, jitter=lambda: 1.0, wait=clock.wait)
+    async with running(channel):
+        await channel.announce(QUESTION)
+        (ended,) = await told.until(1)
+    assert (ended.code, ended.payload["status"]) == ("gave_up", type(fault).__name__)
+
+
 async def test_attempt_that_never_ends_is_ended() -> None:
     """A receiver that takes and never answers costs its time-out, not the channel."""
     told = Told()

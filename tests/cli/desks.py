@@ -81,10 +81,16 @@ class Broker:
         return (self.home / "slots" / self.slot if self.slot else self.home) / "admin.sock"
 
     async def question(
-        self, arguments: JsonObject | None = None, *, quorum: int = 1, terms: ApprovalTerms | None = None
+        self,
+        arguments: JsonObject | None = None,
+        *,
+        quorum: int = 1,
+        terms: ApprovalTerms | None = None,
+        destructive: bool = False,
     ) -> str:
         exact = canonical(arguments or HOSTILE)
-        skill = Skill("payments.refund", "payments", "refund", "refund", {}, "skill-1")
+        hints: JsonObject = {"annotations": {"destructiveHint": destructive}}
+        skill = Skill("payments.refund", "payments", "refund", "refund", hints, "skill-1")
         call = Invocation("i_1", "s_1", AGENT, skill, {}, exact, digest_bytes(exact))
         terms = terms or ApprovalTerms(quorum=quorum)
         with pytest.raises(ApprovalPending) as ticket:

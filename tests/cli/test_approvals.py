@@ -77,12 +77,28 @@ async def test_show_prints_the_exact_call_and_its_digest(tmp_path: Path) -> None
     assert "local:agent" in said.out
 
 
+async def test_what_was_not_read_is_printed_and_not_approved(tmp_path: Path) -> None:
+    """Whoever says yes to a destructive or long call unseen is given the call instead, and how to go on."""
+    async with running(broker := Broker(tmp_path)):
+        id, long = await broker.question(destructive=True), await broker.question({"note": "x" * 5_000})
+        said = await here(tmp_path, "approve", id)
+        digest = (await broker.desk.get(id)).digest
+        assert (said.code, said.out) == (3, "")
+        assert '{"amount":90,' in said.err
+        assert f"--digest {digest}" in said.err.splitlines()[-1]
+        glass = await here(tmp_path, "break-glass", id, "--reason", "INC-1")
+        assert (glass.code, (await broker.desk.get(id)).state) == (0, "granted"), glass.err
+        unseen = await here(tmp_path, "break-glass", long, "--reason", "INC-1")
+        assert (unseen.code, "x" * 5_000 in unseen.err) == (3, True)
+        assert (await here(tmp_path, "approve", long)).code == 0
+
+
 async def test_show_says_under_which_terms(tmp_path: Path) -> None:
     """How much may be agreed to, by whom, when, and where to look."""
     hours = Window(frozenset({0, 1}), 540, 1020, "Europe/Berlin")
     terms = ApprovalTerms(quorum=2, minima=(("legal", 1),), windows=((hours,),), cap=CAP, execute=True, reading_s=1.5)
     async with running(broker := Broker(tmp_path)):
-        said = await here(tmp_path, "show", await broker.question(terms=terms))
+        said = await here(tmp_path, "show", await broker.question(terms=terms, destructive=True))
     for fact in (
         "approvers  group legal",
         "quorum     2, at least 1 of group legal",
@@ -110,9 +126,10 @@ async def test_nothing_that_is_shown_can_write_to_the_terminal(tmp_path: Path, f
         groups=frozenset({"leads", f"g{CONTROL}"}), subjects=frozenset({f"s{CONTROL}"}), minima=(("leads", 1),), cap=CAP
     )
     exact = canonical({CONTROL: CONTROL})
-    skill = Skill(f"payments.{CONTROL}", "payments", "refund", "refund", {}, f"d{CONTROL}")
+    mild = {"annotations": {"destructiveHint": False}}
+    skill = Skill(f"payments.{CONTROL}", "payments", "refund", "refund", dict(mild), f"d{CONTROL}")
     call = Invocation("i_1", f"s{CONTROL}", caller, skill, {}, exact, digest_bytes(exact))
-    schema = json.dumps({"type": "object", "properties": {CONTROL: {}}, "additionalProperties": False})
+    schema = json.dumps({"type": "object", "properties": {CONTROL: {"type": "string"}}, "additionalProperties": False})
     async with running(broker := Broker(tmp_path, operator=boss)):
         with pytest.raises(ApprovalPending) as ticket:
             await broker.desk.obtain(call, Decision(Effect.ASK, (rule,), f"p{CONTROL}", "r", terms=terms), hold_s=0.0)
@@ -172,7 +189,8 @@ async def test_own_call_cannot_be_approved(tmp_path: Path) -> None:
 async def test_approve_for_more_than_once_gives_a_grant_that_can_be_revoked(tmp_path: Path) -> None:
     """Uses, time, session and schema become a standing grant; it is listed, and revoked by its or its question's id."""
     schema = tmp_path / "schema.json"
-    schema.write_text('{"type": "object", "properties": {"n": {"maximum": 9}}, "additionalProperties": false}')
+    stated = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
+    schema.write_text(json.dumps(stated))
     async with running(broker := Broker(tmp_path)):
         first, second = [await broker.question({"n": n}, terms=ApprovalTerms(cap=CAP)) for n in (1, 2)]
         approved = await here(tmp_path, "approve", first, "--uses", "4", "--for", "1h", "--session")

@@ -25,7 +25,7 @@ from interposer.cli import checkup, patients, prescription
 from interposer.cli.doctor import NOBODY, attackers
 from interposer.cli.patients import Patient, chosen_by
 from interposer.config import Config
-from interposer.config_approvals import ApprovalsConfig
+from interposer.config_approvals import ApprovalsConfig, ConsoleConfig, LoginConfig, TlsConfig
 from interposer.errors import ConfigurationError
 from tests.cli.test_commands import run
 from tests.e2e.needs import missing
@@ -52,24 +52,29 @@ async def test_without_a_broker_one_is_attacked_that_was_started_for_it(tmp_path
     assert one["started"] is True
     assert one["as"]["uid"] == os.geteuid()
     assert any("with the credential" in each["how"] for each in one["attacks"])
-    assert {check["name"]: check["ok"] for check in said["checks"]}["upstream canary"] is True
+    checks = {check["name"]: check["ok"] for check in said["checks"]}
+    assert (checks["upstream canary"], checks["console"]) == (True, None)
     assert not (tmp_path / "home").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(one["broker"], 0)
 
 
 async def test_a_claim_that_is_not_proven_ends_with_1(tmp_path: Path) -> None:
-    """By the option, or by the configuration."""
+    """By the option, or by the configuration; the running broker tells where its console is."""
     code, said, _ = await doctor(tmp_path / "home", "--claim", "L4")
     assert (code, said["covered"], said["ok"]) == (1, False, False)
     upstream = Path(__file__).parents[1] / "fakes/upstream.py"
     config = tmp_path / "interposer.yaml"
     config.write_text(
-        f"version: 1\nboundary: L4\nstate: home\nupstreams: {{fake: {{command: [python3, {upstream}]}}}}\n"
+        "version: 1\nboundary: L4\nstate: home\nconsole: {}\n"
+        f"upstreams: {{fake: {{command: [python3, {upstream}]}}}}\n"
     )
     config.chmod(0o600)
     code, said, talk = await doctor(tmp_path / "home", "--config", str(config))
     assert (code, said.get("claimed")) == (1, "L4"), talk
+    (console,) = [check for check in said["checks"] if check["name"] == "console"]
+    assert console["ok"], console
+    assert console["said"].startswith("http://127.0.0.1:")
 
 
 async def test_the_answer_in_text_is_plain_when_piped(tmp_path: Path) -> None:
@@ -168,6 +173,68 @@ def test_credentials_from_the_environment_are_named(tmp_path: Path) -> None:
     assert found["credentials"].ok is False
     with pytest.raises(ConfigurationError):
         chosen_by(str(tmp_path / "nosuch.yaml"))
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """Somebody who takes connections on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address of this machine where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_a_console_that_cannot_be_reached_is_a_finding(answering: str, silent: str) -> None:
+    """By the address that the running broker tells, else by the configured one; a login needs its provider too."""
+
+    def found(status: dict[str, Any] | None, config: ConsoleConfig | None = None) -> list[tuple[str, bool | None, str]]:
+        return [(check.name, check.ok, check.said) for check in checkup.console(status, config)]
+
+    told = {**STATUS, "console": f"{answering}/"}
+    ((name, ok, said),) = found(told)
+    assert (name, ok) == ("console", True)
+    assert said == f"{answering}/ answers, on this machine alone; people log in with one-time addresses"
+    port = int(answering.rpartition(":")[2])
+    assert [ok for _, ok, _ in found(None, ConsoleConfig(port=port))] == [True]
+    assert [ok for _, ok, _ in found({**STATUS, "console": f"{silent}/"})] == [False]
+    ((_, ok, said),) = found(told, ConsoleConfig(tls=TlsConfig("chain.pem", "key.pem"), url="https://console.example"))
+    assert (ok, "with TLS;" in said) == (True, True)
+    off = [found(told, ConsoleConfig(enabled=False)), found({**STATUS, "console": None}), found(None, ConsoleConfig())]
+    assert [[ok for _, ok, _ in each] for each in off] == [[None], [None], [None]]
+    for issuer, answers in ((answering, True), (silent, False)):
+        login = LoginConfig(issuer=issuer, client_id="console")
+        ((_, _, said), (name, ok, _)) = found(told, ConsoleConfig(login=login))
+        assert (name, ok) == (f"login {issuer}", answers)
+        assert "at their provider" in said
+
+
+def test_receivers_that_cannot_be_told_are_findings(tmp_path: Path, answering: str, silent: str) -> None:
+    """A host that answers nobody and a program that is not there; of an address only the host is shown."""
+    config = tmp_path / "interposer.yaml"
+    config.write_text(
+        "version: 1\napprovals:\n  notify:\n"
+        f"    - {{webhook: '{answering}/hook?of=mine', secret: 'file:key'}}\n"
+        f"    - {{webhook: '{silent}/hook?of=mine', format: slack}}\n"
+        "    - {webhook_from: 'file:slack.url', format: slack}\n"
+        f"    - {{command: ['{sys.executable}']}}\n"
+        "    - {command: [./nosuch]}\n"
+    )
+    found = list(checkup.receivers(chosen_by(str(config))))
+    assert [(check.name, check.ok) for check in found] == [
+        ("webhook-1", True),
+        ("slack-2", False),
+        ("slack-3", None),
+        ("command-4", True),
+        ("command-5", False),
+    ]
+    assert not any("mine" in check.said for check in found)
+    assert all(check.remedy for check in found if check.ok is False)
 
 
 def test_attacks_that_ended_alike_are_one_row() -> None:

@@ -13,10 +13,13 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import pytest
 
+from interposer.cli.questions import whole
+from interposer.cli.watching import answer
 from interposer.desk import Proposal
 
-from .desks import ANNA, BEN, PROGRAM, Broker, environment, running
+from .desks import ANNA, BEN, PROGRAM, Broker, environment, here, running
 
 
 async def test_watch_tells_of_questions_and_ends_on_interrupt(tmp_path: Path) -> None:
@@ -89,6 +92,28 @@ async def test_watch_on_a_terminal_takes_answers(tmp_path: Path) -> None:
     assert f"https://console.example/q/{id}" in text
     assert "\x1b" not in text
     assert "\u202e" not in text
+
+
+async def test_answer_is_to_what_was_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of 100 characters is no look at a call of 3,000, nor at a schema; `a` and `b` show it first."""
+    monkeypatch.setenv("INTERPOSER_HOME", str(tmp_path))
+    shown = dict[str, str]()
+
+    async def typed_(text: str) -> str:
+        with anyio.fail_after(20):
+            return await anyio.to_thread.run_sync(answer, text, shown)
+
+    async with running(broker := Broker(tmp_path)):
+        id, risky = await broker.question({"note": "x" * 3_000}), await broker.question({"n": 1}, destructive=True)
+        listed = {each["id"]: each for each in (await here(tmp_path, "list", "--json")).json}
+        assert {name: whole(each) for name, each in listed.items()} == {id: False, risky: True}
+        said = await typed_(f"a {id}")
+        assert ("x" * 3_000 in said, (await broker.desk.get(id)).state) == (True, "open")
+        assert await typed_(f"a {id}") == f"{id}: approved"
+        shown[risky] = listed[risky]["version"]
+        said = await typed_(f"b {risky} INC-1")
+        assert ('{"n":1}' in said, (await broker.desk.get(risky)).state) == (True, "open")
+        assert "GLASS BROKEN" in await typed_(f"b {risky} INC-1")
 
 
 async def typed(terminal: int, keys: str, expected: str) -> str:

@@ -116,9 +116,10 @@ class Room:
     def visitor(self, **headers: str) -> Visitor:
         return Visitor(self, headers)
 
-    async def anna(self, person: Principal = ANNA) -> Visitor:
+    async def anna(self, person: Principal = ANNA, *, key: str = "") -> Visitor:
+        """Somebody who is logged in; with `key`, in a browser whose script keeps one."""
         visitor = self.visitor()
-        answer = await visitor.post("/login", token=self.console.logins.mint(person, 60.0))
+        answer = await visitor.post("/login", token=self.console.logins.mint(person, 60.0), key=key)
         assert answer.status_code == 303, answer.text
         return visitor
 
@@ -172,7 +173,12 @@ async def room(
     sessions: Sequence[JsonObject] = (),
 ) -> AsyncIterator[Room]:
     clock, store = on_clock or TurnedClock(), MemoryRecordStore()
-    limits = DeskLimits(pending_per_session=1000, rate=1000, may_break_glass=lambda person: person.subject == "anna")
+    limits = DeskLimits(
+        pending_per_session=1000,
+        rate=1000,
+        arguments_bytes=2_000_000,
+        may_break_glass=lambda person: person.subject == "anna",
+    )
     desk = Desk(store, clock, [], lambda kind: f"{kind}_{next(_ids)}", limits, masker=masker())
     refused: set[str] = set()
 

@@ -318,3 +318,32 @@ async def test_it_works_without_script(driver: Driver) -> None:
         finally:
             await window.cdp("Emulation.setScriptExecutionDisabled", value=False)
         assert (await here.desk.get(question.id)).state is QuestionState.GRANTED
+
+
+async def test_an_address_that_logs_nobody_in_breaks_no_login(driver: Driver) -> None:
+    """Any page can lead to the form of a wrong token: the browser keeps its key, and answers afterwards; after a real
+    new login as well."""
+    async with served() as here, driver.windows() as (window,):
+        first, second = await here.ask({"n": 1}), await here.ask({"n": 2})
+        base = await enter(window, here)
+        await window.go(f"{base}/login?token=junk")
+        await window.until_text("This address was used already")
+        await window.go(f"{base}/q/{first.id}")
+        await window.click("#approve")
+        await window.until_text("Your approval counts.")
+        await enter(window, here, ANNA, second.id)
+        await window.click("#approve")
+        await window.until_text("Your approval counts.")
+
+
+async def test_a_tab_with_all_arguments_follows_too(driver: Driver) -> None:
+    """Amended while they are before somebody: the tab says so, and the new ones stay unopened."""
+    async with served() as here, driver.windows() as (window,):
+        question = await here.ask({"pad": "x" * 5_000}, terms=replace(TERMS, quorum=2))
+        base = await enter(window, here, ANNA, question.id)
+        await window.go(f"{base}/q/{question.id}/arguments")
+        await window.until_text("live", "#live")
+        await here.desk.vote(question.id, BELA, True, proposal=Proposal(canonical({"pad": "y" * 5_000}), None))
+        await window.until("return !document.querySelector('#changed').hidden")
+        await window.go(f"{base}/q/{question.id}")
+        assert await window.run("return document.querySelector('#approve').disabled")

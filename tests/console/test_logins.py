@@ -6,9 +6,9 @@ import anyio
 import pytest
 
 from interposer.console.console import SERVED_TOKEN_S
-from interposer.console.logins import LOGINS, STREAMS, TOKENS, Logins
+from interposer.console.logins import LOGINS, OWN_LOGINS, STREAMS, TOKENS, Logins
 from interposer.console.place import Place
-from interposer.model import QuestionState
+from interposer.model import Principal, QuestionState
 from tests.console.rooms import ANNA, BELA, TurnedClock, hidden, room
 
 
@@ -103,14 +103,19 @@ async def test_failed_logins_are_counted_and_right_ones_pass() -> None:
 
 
 async def test_forms_of_one_login_are_bounded() -> None:
-    """Thirty a minute; what is beyond does nothing, and passes again later."""
+    """Thirty a minute; what is beyond does nothing, and passes again later. What comes without the login's token and
+    key counts for nothing."""
     async with room() as here:
-        question, anna = await here.ask(), await here.anna()
+        question, anna = await here.ask(), await here.anna(key="ab" * 32)
         csrf = await anna.csrf()
-        codes = [(await anna.post(f"/q/{question.id}/deny", csrf=csrf)).status_code for _ in range(32)]
-        assert codes[-1] == 429
+        for forged in ({}, {"csrf": "x"}, {"csrf": csrf}, {"csrf": csrf, "key": "cd" * 32}):
+            for _ in range(31):
+                assert (await anna.post(f"/q/{question.id}/deny", **forged)).status_code == 403
+        keyed = {"csrf": csrf, "key": "ab" * 32}
+        codes = [(await anna.post(f"/q/{question.id}/deny", **keyed)).status_code for _ in range(32)]
+        assert codes[29:] == [409, 429, 429]
         here.clock.pass_s(60.0)
-        assert (await anna.act("deny", question, reason="no")).status_code == 303
+        assert (await anna.act("deny", question, reason="no", **keyed)).status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -145,13 +150,23 @@ def test_secrets_are_not_kept() -> None:
 
 
 def test_tokens_and_sessions_are_bounded() -> None:
-    """The oldest go first."""
+    """The oldest go first, and their live connections with them."""
     logins = Logins(TurnedClock(), session_s=60.0)
     tokens = [logins.mint(ANNA, 60.0) for _ in range(TOKENS + 1)]
     assert logins.redeem(tokens[0]) is None
-    cookies = [logins.begin(ANNA)[0] for _ in range(LOGINS + 1)]
-    assert logins.find(cookies[0]) is None
-    assert logins.find(cookies[1]) is not None
+    begun = [logins.begin(Principal("https://idp.example", f"p{n}")) for n in range(LOGINS + 1)]
+    assert logins.find(begun[0][0]) is None
+    assert not logins.lasts(begun[0][1])
+    assert logins.find(begun[1][0]) is not None
+
+
+def test_nobody_drives_others_out() -> None:
+    """One person's logins push out that person's own, oldest first."""
+    logins = Logins(TurnedClock(), session_s=60.0)
+    annas = logins.begin(ANNA)[0]
+    belas = [logins.begin(BELA)[0] for _ in range(LOGINS + 1)]
+    assert logins.find(annas) is not None
+    assert [logins.find(cookie) is not None for cookie in belas[-OWN_LOGINS - 1 :]] == [False] + [True] * OWN_LOGINS
 
 
 async def test_live_streams_are_bounded_and_end_with_the_login() -> None:

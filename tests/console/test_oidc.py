@@ -41,6 +41,8 @@ class Idp:
     challenge: str = ""
     seen: list[tuple[str, dict[str, str], dict[str, list[str]]]] = field(default_factory=list)
     answer: bytes | None = None
+    asked: int = 0
+    """Times that its metadata was."""
 
     def current(self) -> KeySet | None:
         return read_keys(json.dumps({"keys": [key.jwk() for key in self.published]}).encode())
@@ -51,6 +53,7 @@ class Idp:
 
     def respond(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         if path.endswith("/.well-known/openid-configuration"):
+            self.asked += 1
             found = {
                 "issuer": self.url,
                 "authorization_endpoint": f"{self.url}/authorize",
@@ -294,3 +297,25 @@ async def test_with_a_provider_the_printed_address_holds_no_token() -> None:
     async with team() as (here, _):
         assert here.console.address(ANNA) == f"{here.console.listener.base}/"
         assert "token=" in (await here.console.login(ANNA))["url"]
+
+
+async def test_beginning_locks_nobody_out() -> None:
+    """However many logins are begun from one address, the provider is asked once, and the next one begins."""
+    async with team() as (here, idp):
+        visitor, other = here.visitor(), here.visitor()
+        for _ in range(100):
+            assert (await visitor.get("/login/start")).status_code == 303
+        assert idp.asked == 1
+        assert await entered(other, await begun(other, idp)) == 303
+
+
+async def test_a_provider_that_fails_is_not_asked_again_at_once() -> None:
+    """Five seconds, then anew."""
+    async with team() as (here, idp):
+        idp.metadata = {"issuer": "https://other.example"}
+        for _ in range(3):
+            assert (await here.visitor().get("/login/start")).status_code == 403
+        assert idp.asked == 1
+        idp.metadata = {}
+        here.clock.pass_s(5.0)
+        assert (await here.visitor().get("/login/start")).status_code == 303

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from interposer.ballot import version_of
 from interposer.canonical import canonical
+from interposer.console import texts
 from interposer.desk import Proposal
 from interposer.model import Kind, Principal, QuestionState
 from interposer.terms import ApprovalTerms, GrantSpec
@@ -144,7 +150,9 @@ async def test_the_schema_that_is_suggested_matches_this_call_alone() -> None:
         question, anna = await here.ask(terms=CAPPED), await here.anna()
         page = (await anna.get(f"/q/{question.id}")).text
         assert "&#34;const&#34;: 90" in page
-        schema = '{"type":"object","properties":{"amount":{"maximum":100},"to":{}},"additionalProperties":false}'
+        amount, to = '{"type":"number","maximum":100}', '{"type":"string"}'
+        members = f'{{"amount":{amount},"to":{to}}}'
+        schema = f'{{"type":"object","properties":{members},"additionalProperties":false}}'
         wish = {"scope": "grant", "for": "1", "unit": "h", "uses": "2", "reason": "small ones", "matching": "yes"}
         assert (await anna.act("approve", question, **wish, schema="{not json")).status_code == 409
         assert (await anna.act("approve", question, **wish, schema=schema)).status_code == 303
@@ -279,3 +287,81 @@ async def test_history_and_sessions_are_listed() -> None:
         assert (await anna.get("/history?page=junk")).status_code == 200
         listed = (await anna.get("/sessions")).text
         assert "&lt;b&gt;cursor&lt;/b&gt;" in listed
+
+
+async def test_what_the_script_fetches_opens_nothing() -> None:
+    """A tab with all of the arguments, refreshed after somebody amended them, leaves the new ones unopened."""
+    async with room() as here:
+        question = await here.ask({"pad": "x" * 5_000}, terms=replace(TERMS, quorum=2))
+        anna = await here.anna()
+        assert "data-version=" in (await anna.get(f"/q/{question.id}/arguments")).text
+        amended = canonical({"pad": "y" * 5_000})
+        await here.desk.vote(question.id, BELA, True, proposal=Proposal(amended, None))
+        version = version_of(await here.desk.get(question.id))
+        for headers in ({"x-part": "1"}, {"sec-fetch-mode": "cors"}):
+            part = (await anna.get(f"/q/{question.id}/arguments", **headers)).text
+            assert f'data-version="{version}"' in part
+            assert "yyyy" not in part
+        assert (await anna.act("approve", question, scope="proposed")).status_code == 409
+        await anna.get(f"/q/{question.id}/arguments", **{"sec-fetch-mode": "navigate"})
+        assert (await anna.act("approve", question, scope="proposed")).status_code == 303
+
+
+async def test_a_cookie_alone_reads_for_nobody() -> None:
+    """Where the browser has a key, pages count as read when its script says so with it: what another server of this
+    host fetches with the cookie takes no reading off the person."""
+    async with room() as here:
+        key = "ab" * 32
+        question, anna = await here.ask({"pad": "x" * 6_000}, of=HARSH), await here.anna(key=key)
+        version = version_of(question)
+        sent = {"csrf": await anna.csrf(), "version": version}
+        for page in ("", "/arguments"):
+            await anna.get(f"/q/{question.id}{page}")
+        for path in ("seen", "opened"):
+            assert (await anna.post(f"/q/{question.id}/{path}", **sent)).status_code == 403
+        here.clock.pass_s(5.0)
+        keyed = {**sent, "key": key}
+        refused = await anna.post(f"/q/{question.id}/approve", **keyed, scope="once")
+        assert (refused.status_code, "not the version that you were shown" in refused.text) == (409, True)
+        assert (await anna.post(f"/q/{question.id}/seen", **{**keyed, "version": "other"})).status_code == 204
+        assert (await anna.post(f"/q/{question.id}/approve", **keyed, scope="once")).status_code == 409
+        for path in ("seen", "opened"):
+            assert (await anna.post(f"/q/{question.id}/{path}", **keyed)).status_code == 204
+        assert (await anna.post(f"/q/{question.id}/approve", **keyed, scope="once")).status_code == 409
+        here.clock.pass_s(1.5)
+        assert (await anna.post(f"/q/{question.id}/approve", **keyed, scope="once")).status_code == 303
+
+
+async def test_many_lines_are_long() -> None:
+    """Less than 4 KB on more than 40 lines must be opened too; what is shown whole has no scroll bar of its own."""
+    async with room() as here:
+        many = await here.ask({"a": [[] for _ in range(900)], "z": "pay a million"})
+        few, anna = await here.ask(), await here.anna()
+        assert (await anna.act("approve", many, scope="once")).status_code == 409
+        await anna.get(f"/q/{many.id}/arguments")
+        assert (await anna.act("approve", many, scope="once")).status_code == 303
+        assert '<pre class="code whole"' in (await anna.get(f"/q/{few.id}")).text
+
+
+async def test_calls_go_on_while_megabytes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text of a call is laid out or compared on the event loop, however long it is."""
+    async with room() as here:
+        question = await here.ask({"a": "é" * 480_000}, terms=replace(TERMS, quorum=2))
+        await here.desk.vote(question.id, BELA, True, proposal=Proposal(canonical({"a": "è" * 480_000}), None))
+        anna = await here.anna()
+        threads: set[int] = set()
+
+        def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*raw: bytes) -> Any:
+                threads.add(threading.get_ident())
+                return real(*raw)
+
+            return run
+
+        for name in ("difference", "whole", "outline"):
+            monkeypatch.setattr(texts, name, watched(getattr(texts, name)))
+        for page in ("", "/arguments"):
+            assert (await anna.get(f"/q/{question.id}{page}")).status_code == 200
+        await anna.act("compare", question, arguments='{"a": 1}')
+        assert threads
+        assert threading.get_ident() not in threads

@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
+from interposer.shown import DESTRUCTIVE_S
 from tests.fakes import canary
 
 COMMAND = [sys.executable, "-m", "interposer"]
@@ -275,7 +276,11 @@ class Operator:
         return found
 
     async def approve(self, id: str) -> None:
-        await self.ask("approvals/approve", {"id": id})
+        """As a human does: look, read for as long as it takes, and say yes to that."""
+        question = (await self.ask("approvals/show", {"id": id}))["question"]
+        if question["destructive"]:
+            await anyio.sleep(DESTRUCTIVE_S)
+        await self.ask("approvals/approve", {"id": id, "digest": question["version"]})
 
     async def begin_approving(self, id: str) -> None:
         """Send a yes, and do not wait for what comes of it."""

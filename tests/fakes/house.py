@@ -99,9 +99,10 @@ class TokenBook:
             raise Unauthenticated("a token that is not in the book", why=EXPIRED)
         return found
 
-    async def still(self, principal: Principal, session: str) -> None:
+    async def still(self, principal: Principal, session: str) -> Principal:
         if principal not in self.known.values():
             raise Unauthenticated("nobody of the book", why="revoked")
+        return principal
 
 
 class SlowStore(MemoryRecordStore):

@@ -27,13 +27,15 @@ MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 SLEEPER = "import signal; signal.alarm(600); signal.pause()"
 
+ANNOTATIONS = {"destructiveHint": False, "x": [1.5]}
+
 Object = dict[str, Any]
 
 
 def tool(name: str, **properties: str) -> Object:
     """A definition whose properties are all optional and typed."""
     schema = {"type": "object", "properties": {key: {"type": kind} for key, kind in properties.items()}}
-    return {"name": name, "description": f"The {name} skill.", "inputSchema": schema, "annotations": {"x": [1.5]}}
+    return {"name": name, "description": f"The {name} skill.", "inputSchema": schema, "annotations": ANNOTATIONS}
 
 
 TOOLS = [

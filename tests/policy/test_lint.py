@@ -117,7 +117,7 @@ def test_minima_that_another_ask_keeps_from_answering_are_a_note() -> None:
 )
 def test_hours_that_never_meet_are_a_note(one: dict[str, Any], other: dict[str, Any], meet: bool) -> None:
     """Two asks that are never open at the same moment of the year can never be answered together."""
-    found = findings(asks(one, other))
+    found = findings(asks({**one, "expires": "8d"}, {**other, "expires": "8d"}))
     assert [("never meet" in message, note) for message, note in found] == ([] if meet else [(True, True)])
 
 
@@ -135,3 +135,32 @@ def test_results_that_nobody_keeps_are_found() -> None:
     assert found(rules, {"skills": ["*.b"], "record": "masked"}) == []
     assert found(rules, {"skills": ["c.*"], "record": "none"}) == []
     assert found([{**rules[0], "approval": {}}], {"skills": ["*"], "record": "none"}) == []
+
+
+@pytest.mark.parametrize(
+    ("approval", "said"),
+    [
+        ({**hours("08:00", "18:00")}, "expires after 30m, and between its hours lie up to 14h"),
+        ({**hours("08:00", "18:00", days=["mon", "tue", "wed", "thu", "fri"]), "expires": "61h"}, "up to 62h"),
+        ({**hours("08:00", "18:00", days=["mon", "tue", "wed", "thu", "fri"]), "expires": "62h"}, ""),
+        ({**hours("08:00", "18:00", days=["sun"]), "expires": "6d"}, "expires after 144h, and between its hours lie"),
+        ({**hours("23:45", "23:30")}, ""),
+        ({**hours("23:45", "23:10")}, "up to 35m"),
+        ({**hours("08:00", "08:00")}, ""),
+        ({"hours": [*hours("08:00", "20:00")["hours"], *hours("20:00", "08:00")["hours"]]}, ""),
+        ({"hours": [*hours("08:00", "20:00")["hours"], *hours("10:00", "12:00")["hours"]]}, "up to 12h"),
+        ({"expires": "1s"}, ""),
+    ],
+)
+def test_questions_that_end_before_the_hours_begin_are_a_note(approval: dict[str, Any], said: str) -> None:
+    """Where `expires` is shorter than the longest time between the hours, both are named."""
+    found = findings(asks(approval))
+    assert [(said in message, note) for message, note in found] == ([(True, True)] if said else [])
+
+
+def test_grants_that_give_nothing_beyond_once_are_a_note() -> None:
+    """The call in question is the first use of its grant."""
+    ((message, note),) = findings(asks({"grant": {"for": "8h", "uses": 1, "matching": True}}))
+    assert "no more than once" in message
+    assert note
+    assert findings(asks({"grant": {"for": "8h", "uses": 2}}, {"grant": {"for": "8h"}}, {"grant": "once"})) == []

@@ -256,9 +256,9 @@ PROMISES = (
     ),
     Promise(
         "approval-survives",
-        "From its ticket on, a pending approval outlives the client's time-out, its disconnect and `kill -9` of the broker; "
-        "afterwards its call has had one effect, or none, or is told to its caller as in doubt, whichever kind of "
-        "client made it.",
+        "From its ticket on, a pending approval outlives the client's time-out, its disconnect and `kill -9` of the "
+        "broker; afterwards its call has had one effect, or none, or is told to its caller as in doubt, whichever kind "
+        "of client made it.",
         (
             "promises/test_approval_kills.py::test_a_gated_call_has_one_effect_however_the_broker_dies",
             "test_pending.py::test_each_way_leads_to_the_same_single_execution",

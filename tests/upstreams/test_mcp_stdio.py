@@ -203,7 +203,7 @@ async def test_skills_come_from_all_pages_with_every_field() -> None:
     async with running("--pages", "3", "--broken-tools") as rig:
         skills = await rig.upstream.skills()
         assert [skill["name"] for skill in skills] == ["skill_0", "skill_1", "skill_2"]
-        assert skills[0]["annotations"] == {"x": [1.5]}
+        assert skills[0]["annotations"]["x"] == [1.5]
         assert len(rig.told("definition")) == 9
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interposer.canonical import canonical, digest_bytes
+from interposer.canonical import canonical
 from interposer.errors import BadMessage
 from interposer.wire import elicitation
 from interposer.wire.elicitation import KEY, Answer
@@ -24,18 +24,27 @@ def test_what_is_shown_cannot_look_like_something_else(skill: str, arguments: di
     message = elicitation.form(skill, raw)["message"]
     assert all(char.isprintable() for char in message)
     shown = message.split(" with the arguments ", 1)[1] if " with the arguments " not in skill else ""
-    if shown and len(shown) < 2000 and "…" not in shown:
+    if shown:
         assert shown.isascii()
         assert json.loads(shown) == arguments
 
 
-def test_long_arguments_are_cut_and_named_by_their_digest() -> None:
-    """A dialog cannot be flooded, and what was cut can still be told apart."""
-    raw = canonical({"text": "x" * 100_000})
-    message = elicitation.form("fake.echo", raw)["message"]
-    assert len(message) < 2_500
-    assert digest_bytes(raw) in message
-    assert str(len(raw)) in message
+@given(st.text("ab", max_size=12), st.characters(blacklist_categories=["Cs"]), st.integers(0, 2_500))
+def test_form_shows_all_of_what_fits(start: str, char: str, times: int) -> None:
+    """A dialog cannot be flooded, and of a call that it is for nothing is left out."""
+    arguments = {"text": start + char * times}
+    if elicitation.fits("fake.echo", canonical(arguments)):
+        message = elicitation.form("fake.echo", canonical(arguments))["message"]
+        assert len(message) < 2_500
+        assert json.loads(message.split(" with the arguments ", 1)[1]) == arguments
+
+
+@pytest.mark.parametrize(("skill", "size"), [("fake.echo", 2_000), ("f" * 201, 1)])
+def test_what_a_form_would_have_to_cut_does_not_fit(skill: str, size: int) -> None:
+    """Neither long arguments nor a long name; what counts is how long they are when they are escaped."""
+    assert elicitation.fits("fake.echo", canonical({"t": "x" * 1_992}))
+    assert not elicitation.fits(skill, canonical({"t": "x" * size}))
+    assert not elicitation.fits("fake.echo", canonical({"t": "\u202e" * 400}))
 
 
 def test_one_field_is_asked_for_and_it_has_no_default() -> None:

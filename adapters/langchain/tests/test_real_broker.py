@@ -102,7 +102,7 @@ async def test_call_waits_over_the_socket_for_its_approval(serving: Path, log: C
         tools = {tool.name: tool for tool in await toolkit.aget_tools()}
         waiting = asyncio.ensure_future(tools["big"].ainvoke({"size": 3}))
         question = await asyncio.to_thread(_first_question)
-        await asyncio.to_thread(_approvals, "approve", question)
+        await asyncio.to_thread(_approve, question)
         async with asyncio.timeout(30):
             assert await waiting == "xxx"
     assert log().count("call big") == 1
@@ -115,6 +115,13 @@ def _first_question() -> str:
             return str(listed[0]["id"])
         threading.Event().wait(0.05)
     raise AssertionError("nobody asked")
+
+
+def _approve(question: str) -> None:
+    """What may destroy has to be looked at, and read for a second and a half."""
+    shown = json.loads(_approvals("show", question, "--json"))
+    threading.Event().wait(1.6)
+    _approvals("approve", question, "--digest", shown["version"])
 
 
 def _approvals(*words: str) -> str:

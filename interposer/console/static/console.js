@@ -18,14 +18,44 @@ function show(form, key) {
 
 const auto = one("form[data-auto]");
 if (auto) {
-  const key = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  // The key that is there stays: any page can lead to this form, and logins that last were made with it.
+  const bytes = [...crypto.getRandomValues(new Uint8Array(32))];
+  const key = localStorage.getItem("key") || bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
   localStorage.setItem("key", key);
   show(auto, key);
   history.replaceState(null, "", location.pathname); // the token does not stay in the address
   auto.requestSubmit();
 }
 
+// What counts as read is said by this script, with the key: whoever has the cookie alone reads nothing for anybody.
+const sheet = one(".sheet[data-seen]");
+let told = null; // pending
+let began = performance.now();
+
+function tell(key) {
+  const csrf = one("input[name=csrf]").value;
+  const form = new URLSearchParams({ csrf, key, version: sheet.dataset.version });
+  const done = () => {
+    began = performance.now();
+    told = null;
+  };
+  told = fetch(sheet.dataset.seen, { method: "POST", body: form, keepalive: true }).then(done, done);
+}
+
+if (sheet && localStorage.getItem("key")) tell(localStorage.getItem("key"));
+
+one("#back")?.addEventListener("click", (event) => {
+  if (!told) return;
+  event.preventDefault();
+  told.then(() => location.assign(event.target.href));
+});
+
 addEventListener("submit", (event) => {
+  if (told) {
+    event.preventDefault();
+    told.then(() => event.target.requestSubmit(event.submitter));
+    return;
+  }
   const key = localStorage.getItem("key");
   if (key && event.target.querySelector("input[name=csrf]")) show(event.target, key);
 });
@@ -66,8 +96,6 @@ function localTimes() {
     node.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
   }
 }
-
-const began = performance.now();
 
 function reading() {
   let waiting = false;
@@ -145,13 +173,13 @@ function put(part, fresh) {
 }
 
 function notice(fresh) {
-  const sheet = one(".sheet[data-version]");
-  const status = fresh.getElementById("status");
-  if (!sheet || !status) return;
+  const newer = fresh.querySelector(".sheet[data-version]");
+  if (!sheet || !newer) return;
   const changed = one("#changed");
-  if (changed && status.dataset.version !== sheet.dataset.version) changed.hidden = false;
+  if (changed && newer.dataset.version !== sheet.dataset.version) changed.hidden = false;
+  const status = fresh.getElementById("status");
   const answer = one("[data-answer]");
-  if (answer && status.dataset.state !== "open") answer.hidden = true;
+  if (answer && status && status.dataset.state !== "open") answer.hidden = true;
 }
 
 if ("live" in body.dataset) {
