@@ -18,6 +18,7 @@ from interposer.desk import UnknownQuestion
 from interposer.display import printable
 from interposer.errors import RecordFault, Unauthenticated
 from interposer.model import Principal, Question
+from interposer.policy.wording import in_words
 from interposer.terms import ApprovalTerms
 
 from .console import Console
@@ -194,6 +195,7 @@ def _templates() -> Environment:
         "moment": moment,
         "utc": lambda at: time.strftime("%Y-%m-%dT%H:%M:%SZ", _utc(at)),
         "duration": duration,
+        "words": lambda terms: in_words(terms),
         "person": lambda principal: printable(named(principal)),
     }
     for name in found.list_templates():

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from interposer import shown
 from interposer.identity.trust import Identity
 from interposer.model import Principal, Question
 from interposer.ports import Clock
@@ -202,21 +203,13 @@ class Logins:
         return known.take(now)
 
 
-READ_WHOLE_BYTES = 4 * 1024
-READ_WHOLE_LINES = 40
-"""Arguments beyond either must be opened before they can be approved."""
-DESTRUCTIVE_S = 1.5
-
-
-def reading_s(question: Question) -> float:
-    """How long the call must have been before somebody's eyes."""
-    return max(DESTRUCTIVE_S if question.destructive else 0.0, question.terms.reading_s)
+LINES = 40
+"""Arguments on more lines must be opened before they can be approved."""
 
 
 def long(question: Question) -> bool:
     """Whether the page shows only the outline of its arguments."""
-    both = (question.canonical, question.amended)
-    return any(len(raw) > READ_WHOLE_BYTES or beyond(raw, READ_WHOLE_LINES) for raw in both)
+    return shown.long(question) or any(beyond(raw, LINES) for raw in (question.canonical, question.amended))
 
 
 def unread(login: Login, question: Question, version: str, now: float) -> str:
@@ -226,8 +219,8 @@ def unread(login: Login, question: Question, version: str, now: float) -> str:
         return "This is not the version that you were shown. Read the call below, then answer."
     if long(question) and not login.has_opened((question.id, version)):
         return "Open the whole of the arguments before you approve this call."
-    if now - shown_at < reading_s(question):
-        return f"This call needs {reading_s(question):g} seconds of reading before it can be approved."
+    if now - shown_at < shown.reading_s(question):
+        return f"This call needs {shown.reading_s(question):g} seconds of reading before it can be approved."
     return ""
 
 

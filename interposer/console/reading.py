@@ -17,10 +17,12 @@ from interposer.errors import MaskFault
 from interposer.figures import figures
 from interposer.grant import Grant
 from interposer.model import MatchedRule, Question, QuestionState
+from interposer.shown import reading_s
+from interposer.windows import is_open
 
 from . import texts
 from .frame import Frame, Turned
-from .logins import Login, Version, long, reading_s
+from .logins import Login, Version, long
 from .proposals import Form, suggested
 
 LISTED = 100
@@ -173,6 +175,7 @@ class Reading:
             since=await to_thread.run_sync(_since, question, earlier),
             wait_s=max(0.0, reading_s(question) - waited_s),
             opened=not long(question) or login.has_opened(key),
+            in_hours=is_open(question.terms.windows, self._console.clock.now()),
             answers=may_answer(login.principal, question.terms),
             breaks_glass=self._console.around.may_break_glass(login.principal),
             editable=_editable(effective),

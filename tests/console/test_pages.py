@@ -14,7 +14,7 @@ from interposer.canonical import canonical
 from interposer.console import texts
 from interposer.desk import Proposal
 from interposer.model import Kind, Principal, QuestionState
-from interposer.terms import ApprovalTerms, GrantSpec
+from interposer.terms import ApprovalTerms, GrantSpec, Window
 from tests.console.rooms import ANNA, BELA, CAP, HARSH, TERMS, Room, hidden, room
 
 LEAD = Principal("https://idp.example", "lena", ("leads",))
@@ -250,6 +250,20 @@ async def test_approvers_see_what_they_may_answer_and_viewers_everything() -> No
         assert (await vera.act("approve", other, scope="once")).status_code == 409
         anna = await here.anna(ANNA)
         assert (await anna.get(f"/q/{other.id}")).status_code == 200
+
+
+async def test_a_page_says_what_a_call_needs_and_when() -> None:
+    """Who has to agree stands in words, and outside of the hours the button does nothing."""
+    closed = ((Window(frozenset(), 0, 1, "Europe/Berlin"),),)
+    terms = ApprovalTerms(
+        groups=frozenset({"leads"}), quorum=2, minima=(("legal", 1),), windows=closed, expires_s=600.0
+    )
+    async with room() as here:
+        question, anna = await here.ask(terms=terms), await here.anna(LEAD)
+        page = (await anna.get(f"/q/{question.id}")).text
+        assert "2 yes from group leads or group legal, with at least 1 of group legal" in page
+        assert "in the hours above only" in page
+        assert 'id="approve" disabled' in page
 
 
 async def test_nobody_approves_their_own_call() -> None:
