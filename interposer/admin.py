@@ -213,9 +213,10 @@ class Administration:
         self._looks.setdefault(_look(operator, question), self._clock.monotonic())
 
     def _require_look(self, operator: Principal, question: Question, *, waiting: bool = True) -> None:
-        """M15, M18: what is long or destructive has been before whoever approves it, for as long as that takes if they
-        are `waiting`. That somebody knows the digest is no look: lists have it too. Raises `VoteRefused`."""
-        id, reading_s = question.id, shown.reading_s(question)
+        """M15, M18: what is long, or has to be read by its rule (`read_for`), has been before whoever approves it, for
+        as long as that takes if they are `waiting`. That somebody knows the digest is no look: lists have it too.
+        Raises `VoteRefused`."""
+        id, reading_s = question.id, question.terms.reading_s
         if question.state is not QuestionState.OPEN or (reading_s <= 0 and not shown.long(question)):
             return
         looked_at = self._looks.get(_look(operator, question))

@@ -142,8 +142,8 @@ def approve(
 ) -> None:
     """Say yes to exactly this call, once; with options, to more than this call, or to other arguments.
 
-    What is destructive or long has to have been before you: `show` it and read it first. Otherwise this prints the call
-    instead, and approves nothing.
+    What is long, or has a `read_for`, has to have been before you: `show` it and read it first. Otherwise this prints
+    the call instead, and approves nothing.
 
     More than once goes as far as policy lets (`show` prints how far). Who changes what is on the table makes a new
     version: others who agreed before have to agree again.
@@ -192,7 +192,7 @@ def break_glass(id: str, reason: str, digest: str, json_: bool) -> None:
     """Approve this call alone, once, whatever the rule demands.
 
     Only for those whom `approvals.break_glass` of the configuration names, never for the own call. It is an alarm, and
-    is recorded and announced as what it is. What is destructive or long has to have been shown to you here too.
+    is recorded and announced as what it is. What has to be read has to have been shown to you here too.
     """
     _require_reason(reason)
     with connected() as clients:

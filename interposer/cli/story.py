@@ -11,13 +11,10 @@ import re
 import shutil
 import sqlite3
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from interposer.shown import DESTRUCTIVE_S
 
 from .proof import (
     Json,
@@ -142,7 +139,6 @@ def approved(stage: Stage) -> Shown:
     for value in ("75", "C-1001", "the lid is loose"):
         prove(value in shown, "the operator sees the exact call")
     digest = next(line.split()[1] for line in shown.splitlines() if line.startswith("digest"))
-    time.sleep(DESTRUCTIVE_S)  # as long as the operator reads, at least
     succeed(stage, "approvals", "approve", question, "--digest", digest)
     result = result_of(agent.finish())
     prove(not result.get("isError"), "the approved call is made")

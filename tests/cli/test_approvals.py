@@ -78,9 +78,10 @@ async def test_show_prints_the_exact_call_and_its_digest(tmp_path: Path) -> None
 
 
 async def test_what_was_not_read_is_printed_and_not_approved(tmp_path: Path) -> None:
-    """Whoever says yes to a destructive or long call unseen is given the call instead, and how to go on."""
+    """Whoever says yes unseen to what has to be read is given the call instead, and how to go on."""
     async with running(broker := Broker(tmp_path)):
-        id, long = await broker.question(destructive=True), await broker.question({"note": "x" * 5_000})
+        id = await broker.question(terms=ApprovalTerms(reading_s=1.0))
+        long = await broker.question({"note": "x" * 5_000})
         said = await here(tmp_path, "approve", id)
         digest = (await broker.desk.get(id)).digest
         assert (said.code, said.out) == (3, "")

@@ -18,6 +18,7 @@ import pytest
 from interposer.cli.questions import whole
 from interposer.cli.watching import answer
 from interposer.desk import Proposal
+from interposer.terms import ApprovalTerms
 
 from .desks import ANNA, BEN, PROGRAM, Broker, environment, here, running
 
@@ -104,7 +105,10 @@ async def test_answer_is_to_what_was_shown_whole(tmp_path: Path, monkeypatch: py
             return await anyio.to_thread.run_sync(answer, text, shown)
 
     async with running(broker := Broker(tmp_path)):
-        id, risky = await broker.question({"note": "x" * 3_000}), await broker.question({"n": 1}, destructive=True)
+        id, risky = (
+            await broker.question({"note": "x" * 3_000}),
+            await broker.question({"n": 1}, terms=ApprovalTerms(reading_s=1.0)),
+        )
         listed = {each["id"]: each for each in (await here(tmp_path, "list", "--json")).json}
         assert {name: whole(each) for name, each in listed.items()} == {id: False, risky: True}
         said = await typed_(f"a {id}")
