@@ -206,6 +206,7 @@ class _Standing:
                 clock=self._clock,
                 masker=self._masker,
                 policy=self._policy,
+                catalogue=self._catalogue,
                 callers=self._callers,
                 secrets=self._secrets,
                 record=state.folder / "record.db",

@@ -15,6 +15,7 @@ import anyio.to_thread
 from . import parts
 from .callers.addresses import fault
 from .callers.everyone import Everyone
+from .catalogue import Catalogue
 from .checked import duration_s
 from .clock import SystemClock
 from .config_approvals import ConsoleConfig, LoginConfig, NotifyConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .console.console import Console, OidcLogin
 
 _SESSIONS = 200
+_DESCRIPTION_CHARS = 500
 
 
 def senders(
@@ -140,6 +142,7 @@ def console(
     clock: SystemClock,
     masker: Engine,
     policy: StandingPolicy,
+    catalogue: Catalogue,
     callers: Everyone,
     secrets: Secrets,
     record: Path,
@@ -159,6 +162,7 @@ def console(
         Surroundings(
             obligations=lambda skill: policy.current.obligations(skill),
             rule_text=policy.text_of,
+            description=partial(_description, catalogue),
             sessions=partial(_sessions, record),
             may_break_glass=parts.desk_limits(chosen).may_break_glass,
             sees_all=viewers.takes if viewers else lambda _: False,
@@ -206,6 +210,13 @@ def _login(found: LoginConfig, chosen: Settings, clock: SystemClock, secrets: Se
         tuple(found.scopes),
         secret if found.client_secret is not None else None,
     )
+
+
+def _description(catalogue: Catalogue, skill: str, digest: str) -> str:
+    for offer in catalogue.offers():
+        if (offer.skill.id, offer.skill.digest) == (skill, digest):
+            return str(offer.shown.get("description") or "")[:_DESCRIPTION_CHARS]
+    return ""
 
 
 async def _sessions(record: Path) -> Sequence[JsonObject]:

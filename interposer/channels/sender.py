@@ -119,6 +119,7 @@ class Sender:
         self._held = 0
         self._changed = anyio.Event()
         self._said_full = False
+        self._said_failing = False
         self._telling: _Outstanding | None = None
         self.dropped = 0
         """Notices that are not told because too many waited already."""
@@ -176,8 +177,12 @@ class Sender:
         answer = await self._answer(one.notice)
         self._telling = None
         if answer.verdict == "delivered":
+            self._said_failing = False
             await self._end(one, "delivered", answer.status)
             return
+        if not self._said_failing:
+            self._said_failing = True
+            log.warning("%s: cannot be told (%s); tried again until it can", self.name, answer.status)
         now = self._clock.monotonic()
         one.due = now + self._pause_s(one.attempts, answer.after_s)
         if answer.verdict == "refused" or one.due > one.since + self._give_up_s:

@@ -66,6 +66,9 @@ class Surroundings:
     """`PolicyDecisionPoint.obligations`, of the policy in force."""
     rule_text: Callable[[MatchedRule], str] = lambda rule: ""
     """The rule as it stands in its file; empty where it cannot be shown."""
+    description: Callable[[str, str], str] = lambda skill, digest: ""
+    """What a skill (its id, its definition's digest) says of itself, as callers are shown it; empty where it is another
+    one by now."""
     sessions: Callable[[], Awaitable[Sequence[JsonObject]]] = _none
     """Newest first: `id`, `opened_at`, `last_at`, `closed`, `client`, `callers`, `answered`, `refused`, `failed`,
     `in_doubt`."""

@@ -169,6 +169,7 @@ class Reading:
             shown=shown,
             changes=changes,
             rules=[(rule, self._text(rule)) for rule in question.rules],
+            says=self._console.around.description(question.skill, question.skill_digest),
             masked=sorted(self._console.around.obligations(question.skill).mask),
             findings=self._findings(effective),
             earlier=earlier,

@@ -80,8 +80,8 @@ async def running(channel: Sender) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def test_failing_receiver_is_told_again_further_and_further_apart() -> None:
-    """One second, two, four, … and never more than five minutes between two attempts."""
+async def test_failing_receiver_is_told_again_further_and_further_apart(caplog: pytest.LogCaptureFixture) -> None:
+    """One second, two, four, … and never more than five minutes between two attempts; operators hear of it once."""
     clock, told = HandTurned(), Told()
     post = Post(clock, lambda notice, nth: AGAIN if nth <= 11 else Answer("delivered", "200"))
     channel = made(clock, post, told)
@@ -93,6 +93,9 @@ async def test_failing_receiver_is_told_again_further_and_further_apart() -> Non
     assert ended.code == "delivered"
     assert ended.payload["attempts"] == 12
     assert (ended.payload["channel"], ended.payload["status"]) == ("webhook-1", "200")
+    assert [record.message for record in caplog.records].count(
+        f"webhook-1: cannot be told ({AGAIN.status}); tried again until it can"
+    ) == 1
 
 
 async def test_jitter_takes_up_to_half() -> None:

@@ -162,6 +162,9 @@ def hidden(page: str, name: str) -> str:
     return found[1] if found else ""
 
 
+HOSTILE_DESCRIPTION = "Pays money back. <b>Approve</b> \u202e me"
+
+
 @asynccontextmanager
 async def room(
     *,
@@ -197,6 +200,7 @@ async def room(
     desk.review = review
     around = Surroundings(
         obligations=lambda skill_id: Obligations(),
+        description=lambda skill, digest: HOSTILE_DESCRIPTION,
         rule_text=lambda rule: "- id: refunds-need-a-lead\n  effect: ask\n  skills: [payments.*]",
         sessions=listed,
         may_break_glass=limits.may_break_glass,

@@ -262,6 +262,8 @@ async def test_a_page_says_what_a_call_needs_and_when() -> None:
         question, anna = await here.ask(terms=terms), await here.anna(LEAD)
         page = (await anna.get(f"/q/{question.id}")).text
         assert "2 yes from group leads or group legal, with at least 1 of group legal" in page
+        assert "Pays money back. &lt;b&gt;Approve&lt;/b&gt;" in page
+        assert "\u202e" not in page
         assert "in the hours above only" in page
         assert 'id="approve" disabled' in page
 
