@@ -119,7 +119,9 @@ def preview(raw: bytes, most: int = 160) -> str:
     """The beginning of it on one line, long strings cut."""
     text = ""
     for match in _tokens(raw[:_PREVIEWED]):
-        text += _cut(match[0], 64)
+        # How long a string is that ends beyond what is looked at, is not known here.
+        unended = len(raw) > _PREVIEWED and match.end() == len(match.string)
+        text += _ascii(match[0][:64]) if unended else _cut(match[0], 64)
         if len(text) > most:
             break
     return text if len(text) <= most and len(raw) <= _PREVIEWED else f"{text[:most]} …"

@@ -106,6 +106,8 @@ def test_what_was_cut_off_takes_no_longer(monkeypatch: pytest.MonkeyPatch) -> No
     assert texts._TOKEN.findall(cut + "\\") == [cut + "\\"]
     monkeypatch.setattr(texts, "_PREVIEWED", 1_000_000)
     assert texts.preview(canonical({"a": '"' * 3_000_000})).endswith("…")
+    assert "in all" not in texts.preview(canonical({"a": "x" * 5_000}))
+    assert "1,002 characters in all" in texts.preview(canonical({"a": "x" * 1_000}))
 
 
 def test_a_preview_reads_no_more_than_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
