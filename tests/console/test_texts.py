@@ -106,6 +106,10 @@ def test_what_was_cut_off_takes_no_longer(monkeypatch: pytest.MonkeyPatch) -> No
     assert texts._TOKEN.findall(cut + "\\") == [cut + "\\"]
     monkeypatch.setattr(texts, "_PREVIEWED", 1_000_000)
     assert texts.preview(canonical({"a": '"' * 3_000_000})).endswith("…")
+
+
+def test_a_preview_tells_the_length_of_what_it_has_read_only() -> None:
+    """Of a string that ends beyond what is looked at, nobody is told a number."""
     assert "in all" not in texts.preview(canonical({"a": "x" * 5_000}))
     assert "1,002 characters in all" in texts.preview(canonical({"a": "x" * 1_000}))
 
